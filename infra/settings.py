@@ -1,0 +1,165 @@
+"""Settings: ``ratchet.toml`` and ``RATCHET_*``; the only reader of the environment.
+
+Order: environment over file over defaults. With no addresses set, the embedded parts
+(broker, ClickHouse, vLLM) of `ratchet up` on this machine are meant.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ratchet.schemas.errors import SettingsError
+from ratchet.schemas.events import explain
+from ratchet.schemas.ids import TaskName
+from ratchet.schemas.policies import TaskPolicy
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+CONFIG_FILE = "ratchet.toml"
+
+
+class Embedded(BaseModel):
+    """Ports on loopback of the parts that `ratchet up` starts itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kafka_port: Port = 19092
+    clickhouse_port: Port = 18123
+    vllm_port: Port = 18000
+
+
+class JudgeSettings(BaseModel):
+    """The LLM judge's endpoint; without a URL the served base model judges (and is weak at it)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str | None = None
+    model: str | None = None
+    api_key: SecretStr | None = None
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 2
+    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Settings(BaseSettings):
+    """Everything that differs between a laptop and production."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RATCHET_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    home: Path = Path(".ratchet")
+    kafka_bootstrap: str | None = Field(None, description="None: the embedded broker")
+    kafka_idempotence: bool | None = Field(None, description="None: on for a real Kafka, off for the embedded broker")
+    clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
+    vllm_urls: Annotated[list[str], NoDecode] = []
+    """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
+    base_model: str = "smollm2-135m-instruct"
+    base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Port = 8080
+    flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    upstream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    embedded: Embedded = Embedded()
+    judge: JudgeSettings = JudgeSettings()
+    tasks: dict[TaskName, TaskPolicy] = {}
+    config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
+
+    @field_validator("vllm_urls", mode="before")
+    @classmethod
+    def _commas(cls, urls: object) -> object:
+        return [url.strip() for url in urls.split(",") if url.strip()] if isinstance(urls, str) else urls
+
+    @field_validator("vllm_urls")
+    @classmethod
+    def _http(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r}; allowed: http:// or https:// addresses")
+        return [url.rstrip("/").removesuffix("/v1") for url in urls]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over what `load` read from the file."""
+        return env_settings, init_settings
+
+    @cached_property
+    def kafka(self) -> str:
+        """Bootstrap servers to connect to."""
+        return self.kafka_bootstrap or f"127.0.0.1:{self.embedded.kafka_port}"
+
+    @cached_property
+    def idempotence(self) -> bool:
+        """Whether producers ask for idempotence (the embedded broker knows no InitProducerId)."""
+        return self.kafka_bootstrap is not None if self.kafka_idempotence is None else self.kafka_idempotence
+
+    @cached_property
+    def clickhouse(self) -> str:
+        """ClickHouse's DSN, with its password: never log it."""
+        if self.clickhouse_dsn is not None:
+            return self.clickhouse_dsn.get_secret_value()
+        return f"http://127.0.0.1:{self.embedded.clickhouse_port}/ratchet"
+
+    @cached_property
+    def vllm(self) -> list[str]:
+        """vLLM replicas' addresses, without ``/v1``."""
+        return self.vllm_urls or [f"http://127.0.0.1:{self.embedded.vllm_port}"]
+
+
+def load(config: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: the file; None takes ``$RATCHET_CONFIG`` or ``ratchet.toml`` in the working directory if it is there.
+        environ: for messages only (unknown ``RATCHET_*`` names are refused); None means the process's own.
+        overrides: values that win over the file (not over the environment).
+
+    Raises:
+        SettingsError: names the key, the value and what is allowed.
+    """
+    env = dict(os.environ) if environ is None else environ
+    named = config or (Path(env["RATCHET_CONFIG"]) if "RATCHET_CONFIG" in env else None)
+    path = named or Path(CONFIG_FILE)
+    values: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not TOML: {error}") from None
+    elif named:
+        raise SettingsError(f"{path}: no such file; name an existing ratchet.toml")
+    _refuse_unknown(env)
+    values |= {"config_dir": path.parent} | overrides
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(f"{path if path.is_file() else 'settings'}: {explain(error)}") from None
+    except ValueError as error:
+        # pydantic-settings reports undecodable JSON in a variable this way
+        raise SettingsError(f"settings: {error}") from None
+
+
+_OWN = {"RATCHET_CONFIG"}
+
+
+def _refuse_unknown(env: dict[str, str]) -> None:
+    for key in env:
+        if not key.startswith("RATCHET_") or key in _OWN or key.startswith("RATCHET_TEST_"):
+            continue
+        field = key.removeprefix("RATCHET_").lower().split("__")[0]
+        if field not in Settings.model_fields:
+            allowed = ", ".join(f"RATCHET_{name.upper()}" for name in sorted(Settings.model_fields))
+            raise SettingsError(f"{key}: no such setting; allowed: {allowed}")

@@ -1,0 +1,43 @@
+"""Errors, named for the boundary that was crossed and the action that follows."""
+
+from __future__ import annotations
+
+
+class RatchetError(Exception):
+    """Base of every error that Ratchet raises on purpose; its text is one sentence for a person."""
+
+
+class SettingsError(RatchetError):
+    """A setting is wrong: names the key, the value and what is allowed."""
+
+
+class StartError(RatchetError):
+    """A part could not start (port taken, model missing, disk full); the process ends with this sentence."""
+
+
+class InvalidEvent(RatchetError):
+    """Bytes that are no event of the expected schema: dead-letter them with this reason."""
+
+
+class BrokerError(RatchetError):
+    """Kafka refused or is away: keep the event and try again."""
+
+
+class StoreError(RatchetError):
+    """ClickHouse refused or is away: do not commit, try again."""
+
+
+class ModelError(RatchetError):
+    """The model server refused or is away."""
+
+
+class DatasetError(RatchetError):
+    """Training data that cannot be used: names the file, the line and the reason."""
+
+
+class TrainingError(RatchetError):
+    """A training run that must stop (non-finite loss, nothing to learn from)."""
+
+
+class RolloutError(RatchetError):
+    """An operation that the rollout's state does not allow."""

@@ -1,0 +1,377 @@
+"""Every event that crosses Kafka: frozen, closed to unknown fields, versioned by ``schema``.
+
+JSON on the wire. ``schema`` names the version (``inference.v1``); times are RFC 3339 in UTC;
+ids are UUIDv7. `parse` turns bytes into an event or raises `InvalidEvent` with the field,
+the value's problem and what is allowed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from ratchet.schemas.errors import InvalidEvent
+from ratchet.schemas.ids import AdapterName, EventId, TaskName
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time without zone; allowed: RFC 3339 with a zone, e.g. 2026-11-01T12:00:00Z")
+    return value.astimezone(UTC)
+
+
+Instant = Annotated[datetime, AfterValidator(_utc)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Text64 = Annotated[str, Field(max_length=256)]
+Source = Literal["gateway", "http", "kafka", "otlp", "import"]
+ServingStage = Literal["stable", "canary", "fallback", "pinned"]
+Tags = dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]]
+
+
+class Closed(BaseModel):
+    """A frozen value without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Event(Closed):
+    """What every event has: an id that makes it idempotent and the instant it is about."""
+
+    id: EventId
+    at: Instant
+
+    def to_bytes(self) -> bytes:
+        """The event as Kafka carries it: JSON without absent fields."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class Request(Closed):
+    """What the app asked: chat ``messages`` or a ``prompt``, as OpenAI's API has them."""
+
+    messages: list[dict[str, JsonValue]] | None = None
+    prompt: str | list[str] | None = None
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    tools: list[dict[str, JsonValue]] | None = None
+    response_format: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Request:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("a request has exactly one of messages, prompt")
+        return self
+
+
+class Response(Closed):
+    """What the model answered (first choice)."""
+
+    content: str | None = None
+    tool_calls: list[dict[str, JsonValue]] | None = None
+    finish_reason: str | None = None
+
+
+class _Call(Event):
+    """One call of a model: shared by production and shadow traffic."""
+
+    task: TaskName
+    tenant: Text64 = "default"
+    conversation_id: Text64 | None = None
+    user: Text64 | None = Field(None, description="a hash of the end user, never the name")
+    adapter: AdapterName
+    base_model: Text64
+    request: Request
+    response: Response | None = None
+    status: Literal["ok", "error", "timeout", "cancelled"]
+    error: str | None = None
+    latency_ms: Annotated[float, Field(ge=0)]
+    ttft_ms: Annotated[float, Field(ge=0)] | None = None
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    cost_usd: Annotated[float, Field(ge=0)] | None = None
+    stream: bool = False
+    source: Source
+    tags: Tags = Field(default_factory=dict)
+
+
+class Inference(_Call):
+    """``inference.v1``: one production request; ``at`` is when the gateway routed it."""
+
+    schema_: Literal["inference.v1"] = Field("inference.v1", alias="schema")
+    stage: ServingStage
+    rollout_id: EventId | None = None
+
+
+class Shadow(_Call):
+    """``shadow.v1``: the candidate's answer to a copy of a production request; no user sees it."""
+
+    schema_: Literal["shadow.v1"] = Field("shadow.v1", alias="schema")
+    stage: Literal["shadow"] = "shadow"
+    rollout_id: EventId
+    inference_id: EventId
+
+
+class Feedback(Event):
+    """``feedback.v1``: what a person or the app says of an inference or a conversation.
+
+    ``value`` by kind: ``thumb`` bool; ``rating`` 0–1; ``comment`` and ``correction`` text;
+    ``preference`` ``"this"`` | ``"other"`` | ``"tie"`` between ``inference_id`` and ``compared_with``;
+    ``outcome`` bool (did the task complete).
+    """
+
+    schema_: Literal["feedback.v1"] = Field("feedback.v1", alias="schema")
+    task: TaskName
+    tenant: Text64 = "default"
+    inference_id: EventId | None = None
+    conversation_id: Text64 | None = None
+    kind: Literal["thumb", "rating", "comment", "correction", "preference", "outcome"]
+    value: bool | float | str
+    compared_with: EventId | None = None
+    user: Text64 | None = None
+    source: Source
+    tags: Tags = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _value_fits_kind(self) -> Feedback:
+        problem = feedback_problem(self.kind, self.value, self.compared_with)
+        if problem:
+            raise ValueError(problem)
+        if self.inference_id is None and self.conversation_id is None:
+            raise ValueError("feedback names neither inference_id nor conversation_id; allowed: at least one")
+        return self
+
+
+def feedback_problem(kind: str, value: object, compared_with: str | None) -> str | None:
+    """Say why ``value`` does not fit ``kind``, or None where it does."""
+    if kind in ("thumb", "outcome"):
+        fits, allowed = isinstance(value, bool), "true or false"
+    elif kind == "rating":
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, allowed = number and 0 <= float(str(value)) <= 1, "a number from 0 to 1"
+    elif kind == "preference":
+        fits, allowed = value in ("this", "other", "tie"), "'this', 'other' or 'tie'"
+    else:
+        fits, allowed = isinstance(value, str) and bool(value), "a text that is not empty"
+    if not fits:
+        return f"value {value!r} does not fit kind {kind!r}; allowed: {allowed}"
+    if (kind == "preference") != (compared_with is not None):
+        return "compared_with goes with kind 'preference' and only with it"
+    return None
+
+
+class Score(Event):
+    """``score.v1``: what a check or a judge says of an inference, a shadow answer or a pair.
+
+    A judge that cannot say abstains: ``verdict="abstain"`` and no ``score``. It is never 0 for an error.
+    """
+
+    schema_: Literal["score.v1"] = Field("score.v1", alias="schema")
+    task: TaskName
+    adapter: AdapterName
+    rollout_id: EventId | None = None
+    target_id: EventId
+    target: Literal["inference", "shadow", "pair"]
+    kind: Literal["pointwise", "pairwise", "check"]
+    judge: Text64 = Field(description="the judge's id; 'check' for programmatic checks")
+    rubric: Text64 = Field(description="the rubric's or the check's name")
+    rubric_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    score: Share | None = None
+    distribution: dict[str, Share] | None = None
+    verdict: str | None = None
+    rationale: str | None = None
+    inclusion_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+
+    @model_validator(mode="after")
+    def _score_or_abstain(self) -> Score:
+        if (self.score is None) != (self.verdict == "abstain"):
+            raise ValueError("a score has a value from 0 to 1, or verdict 'abstain' and no value")
+        return self
+
+
+TrainingState = Literal["requested", "declined", "started", "progress", "finished", "failed", "cancelled"]
+
+
+class Training(Event):
+    """``training.v1``: a decision to train (or not), and what became of the job."""
+
+    schema_: Literal["training.v1"] = Field("training.v1", alias="schema")
+    task: TaskName
+    job_id: EventId
+    state: TrainingState
+    method: Literal["sft", "dpo", "kto"] = "dpo"
+    trigger: Literal["pairs", "schedule", "drift", "manual"] = "manual"
+    reason: str = ""
+    dataset: str | None = None
+    adapter: AdapterName | None = None
+    step: Count | None = None
+    steps: Count | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Adapter(Event):
+    """``adapter.v1``: the registry's record of one adapter (compacted, keyed by name); the manifest."""
+
+    schema_: Literal["adapter.v1"] = Field("adapter.v1", alias="schema")
+    task: TaskName
+    name: AdapterName
+    label: str
+    status: Literal["registered", "rejected", "retired"]
+    reason: str = ""
+    method: Literal["sft", "dpo", "kto"]
+    base_model: Text64
+    path: str = Field(description="folder of the PEFT adapter, as every vLLM replica sees it")
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    dataset: str
+    dataset_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    parents: list[str] = Field(default_factory=list)
+    job_id: EventId
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    evaluation: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+Verdict = Literal["pass", "fail", "inconclusive", "error"]
+
+
+class Arm(Closed):
+    """One side of a gate: ``n`` observations, of which the metric's mean is ``value``."""
+
+    n: Count
+    value: float | None = None
+
+
+class GateResult(Closed):
+    """One gate's verdict with the figures it saw.
+
+    ``difference`` is candidate minus stable in the metric's own unit; ``low`` and ``high`` bound it.
+    """
+
+    gate: str
+    verdict: Verdict
+    stable: Arm
+    candidate: Arm
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float
+    reason: str
+
+
+RolloutStatus = Literal["idle", "running", "paused", "promoted", "aborted", "superseded"]
+RolloutAction = Literal["start", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "seed"]
+
+
+class Rollout(Event):
+    """``rollout.v1``: a task's routing table and why it is so (compacted, keyed by task).
+
+    The gateway serves ``candidate`` to ``weight_bp`` of 10,000 sticky keys and ``stable`` to the
+    rest; it mirrors ``mirror_bp`` of 10,000 requests to ``candidate``. ``version`` only grows.
+    """
+
+    schema_: Literal["rollout.v1"] = Field("rollout.v1", alias="schema")
+    task: TaskName
+    rollout_id: EventId
+    version: Annotated[int, Field(ge=1)]
+    status: RolloutStatus
+    stage: str = Field(description="the policy's stage name, e.g. 'shadow' or '20%'; '' when idle")
+    stage_started_at: Instant
+    stable: AdapterName
+    candidate: AdapterName | None = None
+    previous: AdapterName | None = None
+    weight_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
+    mirror_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
+    salt: str = ""
+    action: RolloutAction
+    actor: str = Field("controller", description="'controller' or the person who asked")
+    reason: str = ""
+    gates: list[GateResult] = Field(default_factory=list)
+    operator_seen: EventId | None = Field(None, description="the last operator.v1 that was applied")
+
+
+class Operator(Event):
+    """``operator.v1``: a person's instruction to the rollout controller, on the rollout topic.
+
+    Keyed ``<task>/operator``, so compaction keeps the last one of a task.
+    """
+
+    schema_: Literal["operator.v1"] = Field("operator.v1", alias="schema")
+    task: TaskName
+    verb: Literal["start", "promote", "pause", "resume", "abort", "undo"]
+    adapter: AdapterName | None = None
+    full: bool = False
+    who: Annotated[str, Field(min_length=1, max_length=256)]
+    why: str = ""
+
+
+class DeadLetter(Event):
+    """``dead-letter.v1``: a message that is no event, with its bytes (base64) and the reason."""
+
+    schema_: Literal["dead-letter.v1"] = Field("dead-letter.v1", alias="schema")
+    topic: str
+    partition: int
+    offset: int
+    key: str | None = None
+    reason: str
+    value_base64: str
+
+
+E = TypeVar("E", bound=Event)
+
+EVENTS: dict[str, type[Event]] = {
+    "inference.v1": Inference,
+    "shadow.v1": Shadow,
+    "feedback.v1": Feedback,
+    "score.v1": Score,
+    "training.v1": Training,
+    "adapter.v1": Adapter,
+    "rollout.v1": Rollout,
+    "operator.v1": Operator,
+    "dead-letter.v1": DeadLetter,
+}
+
+
+def explain(error: ValidationError) -> str:
+    """Name each bad field, what is wrong and the value, in one line."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'event'}: {item['msg']}"
+        + ("" if item["type"] == "missing" else f" (got {_short(item.get('input'))})")
+        for item in error.errors(include_url=False)
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parse(kind: type[E], raw: bytes) -> E:
+    """Decode one event of a known kind.
+
+    Raises:
+        InvalidEvent: the bytes are not JSON, or not an event of this kind and version.
+    """
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidEvent(explain(error)) from None
+
+
+def parse_any(raw: bytes, allowed: tuple[str, ...]) -> Event:
+    """Decode an event by its ``schema`` field, where a topic carries several.
+
+    Raises:
+        InvalidEvent: no JSON object, an unknown schema, or fields that do not fit it.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    name = value.get("schema") if isinstance(value, dict) else None
+    if name not in allowed:
+        raise InvalidEvent(f"schema: {name!r} is not carried here; allowed: {', '.join(allowed)}")
+    return parse(EVENTS[name], raw)

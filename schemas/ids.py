@@ -1,0 +1,71 @@
+"""Identifiers: UUIDv7 for events, derived UUIDv7 for repeatable ones, and adapter names."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+BASE = "base"
+"""The name under which events and headers report the base model without an adapter."""
+
+ADAPTER_NAME = re.compile(r"^(?P<task>[a-z0-9][a-z0-9-]{0,62})@v(?P<number>[1-9][0-9]{0,8})-(?P<sha8>[0-9a-f]{8})$")
+TASK_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+
+
+def uuid7(unix_ms: int, randomness: bytes) -> str:
+    """Make a UUIDv7 (RFC 9562, 5.7) from a time and 10 bytes.
+
+    Args:
+        unix_ms: milliseconds since 1970, 48 bits.
+        randomness: at least 10 bytes; the version and variant bits are overwritten.
+
+    Returns:
+        The id in its 36-character text form.
+    """
+    value = (unix_ms & (2**48 - 1)) << 80 | int.from_bytes(randomness[:10], "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def derived_id(unix_ms: int, *parts: str) -> str:
+    """Make the UUIDv7 that the same time and parts always give.
+
+    A consumer that handles an event twice derives the same id twice, so the row it
+    writes replaces itself instead of counting double.
+    """
+    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    return uuid7(unix_ms, digest)
+
+
+def _check_uuid7(value: str) -> str:
+    try:
+        parsed = uuid.UUID(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a UUID; allowed: a UUIDv7 in text form") from None
+    if parsed.version != 7:
+        raise ValueError(f"{value!r} is a UUID of version {parsed.version}; allowed: version 7")
+    return str(parsed)
+
+
+def adapter_name(task: str, number: int, weights_sha256: str) -> str:
+    """Name an adapter after its weights: ``task@vN-<first 8 hex digits>``. Names are never reused."""
+    name = f"{task}@v{number}-{weights_sha256[:8]}"
+    if not ADAPTER_NAME.match(name):
+        raise ValueError(f"adapter name {name!r}; allowed: <task>@v<number>-<8 hex digits>")
+    return name
+
+
+def _check_adapter(value: str) -> str:
+    if value != BASE and not ADAPTER_NAME.match(value):
+        raise ValueError(f"{value!r} names no adapter; allowed: 'base' or <task>@v<number>-<8 hex digits>")
+    return value
+
+
+EventId = Annotated[str, AfterValidator(_check_uuid7)]
+AdapterName = Annotated[str, AfterValidator(_check_adapter)]
+TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME.pattern)]

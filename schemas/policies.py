@@ -1,0 +1,184 @@
+"""What a task's owner decides: checks, judging, pairing, retraining, and the rollout's gates.
+
+Every number here is a default that `ratchet.toml` can change under ``[tasks.<name>]``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ratchet.schemas.events import Closed
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class Check(Closed):
+    """A programmatic check of one answer: free, exact, run on all traffic.
+
+    ``json_schema``: the answer is JSON that fits ``schema``. ``required_fields``: a JSON object
+    with ``fields``. ``regex``: ``pattern`` is found. ``length``: ``min``–``max`` characters.
+    ``refusal``: passes when no refusal phrase is found.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    kind: Literal["json_schema", "required_fields", "regex", "length", "refusal"]
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    fields: list[str] | None = None
+    pattern: str | None = None
+    min: int = 0
+    max: int | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Check:
+        needs = {"json_schema": "json_schema", "required_fields": "fields", "regex": "pattern"}.get(self.kind)
+        if needs and getattr(self, needs) is None:
+            raise ValueError(f"check {self.name!r} of kind {self.kind!r} needs {needs.replace('json_', '')!r}")
+        return self
+
+
+class JudgePolicy(Closed):
+    """How much of the traffic an LLM judges, and by which rubric (a versioned file in the package)."""
+
+    enabled: bool = True
+    rubric: str = "helpful.v1"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    agreement_floor: Rate = 0.7
+    min_labels: AtLeastOne = 50
+
+
+class PairingPolicy(Closed):
+    """Which feedback becomes preference pairs."""
+
+    holdout: Rate = 0.1
+    max_pairs_per_user: AtLeastOne = 50
+    min_chars: int = 1
+    max_chars: int = 20_000
+
+
+class TrainingPolicy(Closed):
+    """The recipe of a training run; the defaults were measured (docs/experiments.md)."""
+
+    method: Literal["sft", "dpo", "kto"] = "dpo"
+    loss_type: list[str] = Field(default_factory=lambda: ["sigmoid", "sft"])
+    loss_weights: list[float] = Field(default_factory=lambda: [1.0, 1.0])
+    beta: Positive = 0.1
+    learning_rate: Positive = 1e-3
+    epochs: Positive = 1.0
+    batch_size: AtLeastOne = 4
+    lora_r: AtLeastOne = 8
+    lora_alpha: AtLeastOne = 16
+    max_length: AtLeastOne = 512
+    seed: int = 0
+
+
+class RetrainingPolicy(Closed):
+    """When training starts by itself."""
+
+    enabled: bool = True
+    min_new_pairs: AtLeastOne = 200
+    cooldown_s: Annotated[float, Field(ge=0)] = 6 * 3600
+    daily_cap: AtLeastOne = 4
+    min_completion: Rate = 0.0
+    """The evaluation's completion rate below which an adapter is rejected instead of registered."""
+
+
+Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]
+
+
+class Gate(Closed):
+    """One non-inferiority question about the candidate.
+
+    ``margin`` is how much worse the candidate may be before it counts as worse: in points of the
+    metric (0.02 = 2 points) or, with ``margin_kind="rel"``, as a share of the stable arm's value.
+    ``min_n`` counts observations in each arm; below it the gate is inconclusive.
+    """
+
+    metric: Metric
+    margin: Annotated[float, Field(ge=0)]
+    margin_kind: Literal["abs", "rel"] = "abs"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_n: AtLeastOne = 100
+    planned_n: AtLeastOne = 1_500
+    critical: bool = True
+    """A gate that is not critical is reported but neither blocks nor aborts."""
+
+
+class Stage(Closed):
+    """One step of a rollout: how many of 10,000 sticky keys get the candidate, or are mirrored to it."""
+
+    name: str
+    weight_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
+    mirror_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
+    min_duration_s: Annotated[float, Field(ge=0)] = 0
+    max_wait_s: Positive = 7 * 86_400
+    on_timeout: Literal["pause", "abort"] = "pause"
+    gates: list[Gate] | None = None
+    """None: the policy's gates; a list: these instead."""
+    min_n: AtLeastOne | None = None
+    """Overrides the gates' ``min_n`` in this stage (a 5% stage sees few candidate requests)."""
+
+
+def _stages() -> list[Stage]:
+    hour = 3600.0
+    return [
+        Stage(name="shadow", mirror_bp=1_000, min_duration_s=24 * hour),
+        Stage(name="5%", weight_bp=500, min_duration_s=4 * hour),
+        Stage(name="20%", weight_bp=2_000, min_duration_s=4 * hour),
+        Stage(name="50%", weight_bp=5_000, min_duration_s=4 * hour),
+        Stage(name="100%", weight_bp=10_000, min_duration_s=4 * hour),
+    ]
+
+
+def _gates() -> list[Gate]:
+    return [
+        Gate(metric="completion", margin=0.02),
+        Gate(metric="latency_p95", margin=0.20, margin_kind="rel"),
+        Gate(metric="error_rate", margin=0.005),
+        Gate(metric="satisfaction", margin=0.05),
+    ]
+
+
+class RolloutPolicy(Closed):
+    """The stages of a rollout and the gates between them."""
+
+    stages: list[Stage] = Field(default_factory=_stages, min_length=1)
+    gates: list[Gate] = Field(default_factory=_gates)
+
+    @model_validator(mode="after")
+    def _stages_rise(self) -> RolloutPolicy:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages {names}: names repeat; allowed: each name once")
+        weights = [stage.weight_bp for stage in self.stages]
+        if weights != sorted(weights) or weights[-1] != 10_000:
+            raise ValueError(f"stages' weight_bp {weights}; allowed: rising, the last 10000")
+        return self
+
+
+class TaskPolicy(Closed):
+    """Everything one task declares in ``ratchet.toml``."""
+
+    system_prompt: str | None = None
+    completion: str = "outcome"
+    """What counts as a completed task: ``outcome`` (an outcome event) or a check's name."""
+    evaluation: str | None = None
+    """JSONL file of frozen held-out prompts, relative to ``ratchet.toml``."""
+    checks: list[Check] = Field(default_factory=list)
+    judge: JudgePolicy = Field(default_factory=JudgePolicy)
+    pairing: PairingPolicy = Field(default_factory=PairingPolicy)
+    retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
+    training: TrainingPolicy = Field(default_factory=TrainingPolicy)
+    rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)
+
+    @model_validator(mode="after")
+    def _completion_is_known(self) -> TaskPolicy:
+        names = [check.name for check in self.checks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"checks {names}: names repeat; allowed: each name once")
+        if self.completion != "outcome" and self.completion not in names:
+            raise ValueError(f"completion {self.completion!r}; allowed: 'outcome' or a check's name {names}")
+        return self

@@ -1,0 +1,113 @@
+"""One table of all topics: name, events carried, key, partitions, compaction, consumer groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.schemas.events import (
+    Adapter,
+    DeadLetter,
+    Event,
+    Feedback,
+    Inference,
+    Operator,
+    Rollout,
+    Score,
+    Shadow,
+    Training,
+)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A Kafka topic of the loop.
+
+    ``key`` says which field orders the events; ``groups`` are the consumer groups that read it.
+    """
+
+    name: str
+    events: tuple[str, ...]
+    key: str
+    partitions: int
+    compacted: bool
+    groups: tuple[str, ...]
+    about: str
+
+
+INFERENCE = Topic(
+    "ratchet.inference",
+    ("inference.v1",),
+    "conversation_id or id",
+    6,
+    False,
+    ("ingest", "checks", "judge"),
+    "every production request and its answer",
+)
+FEEDBACK = Topic(
+    "ratchet.feedback",
+    ("feedback.v1",),
+    "inference_id or conversation_id",
+    6,
+    False,
+    ("ingest", "pairs"),
+    "what users and apps say of an answer",
+)
+SHADOW = Topic(
+    "ratchet.shadow",
+    ("shadow.v1",),
+    "inference_id",
+    6,
+    False,
+    ("ingest", "checks", "judge"),
+    "the candidate's answers to copies of production requests",
+)
+SCORE = Topic("ratchet.score", ("score.v1",), "target_id", 6, False, ("ingest",), "verdicts of checks and judges")
+TRAINING = Topic(
+    "ratchet.training",
+    ("training.v1",),
+    "task",
+    1,
+    False,
+    ("ingest", "trainer"),
+    "decisions to train, progress and results",
+)
+ADAPTER = Topic("ratchet.adapter", ("adapter.v1",), "name", 1, True, ("ingest", "controller"), "the adapter registry")
+ROLLOUT = Topic(
+    "ratchet.rollout",
+    ("rollout.v1", "operator.v1"),
+    "task",
+    1,
+    True,
+    ("ingest", "controller", "every gateway, from the beginning, without a group"),
+    "routing tables and operators' instructions",
+)
+DEAD_LETTER = Topic(
+    "ratchet.dead-letter", ("dead-letter.v1",), "topic", 1, False, (), "messages that are no event, with their bytes"
+)
+
+TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, DEAD_LETTER)
+
+
+def route(event: Event) -> tuple[Topic, str]:
+    """Name the topic that carries ``event`` and the key that orders it there."""
+    match event:
+        case Inference():
+            return INFERENCE, event.conversation_id or event.id
+        case Shadow():
+            return SHADOW, event.inference_id
+        case Feedback():
+            return FEEDBACK, event.inference_id or event.conversation_id or event.id
+        case Score():
+            return SCORE, event.target_id
+        case Training():
+            return TRAINING, event.task
+        case Adapter():
+            return ADAPTER, event.name
+        case Rollout():
+            return ROLLOUT, event.task
+        case Operator():
+            return ROLLOUT, f"{event.task}/operator"
+        case DeadLetter():
+            return DEAD_LETTER, event.topic
+        case _:
+            raise TypeError(f"no topic carries {type(event).__name__}")
