@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check install install-test clean
+.PHONY: demo test check contracts install clean
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -17,6 +17,9 @@ check: $(VENV)/.installed ## lint, types, import directions, packaging
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/unit/test_packaging.py
+
+contracts: $(VENV)/.installed ## write the published JSON Schemas and the AsyncAPI document again
+	$(PY) -m ratchet.schemas.publish
 
 install: $(VENV)/.installed
 
