@@ -1,0 +1,102 @@
+"""The demo's report: what was observed, and which parts of the loop were not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ratchet.consumers.rules.intervals import wilson
+
+
+@dataclass
+class Report:
+    """Filled as the demo goes; a part that was never observed stays None and keeps the loop open."""
+
+    completion_before: dict[str, Any] | None = None
+    completion_after: dict[str, Any] | None = None
+    promoted: dict[str, Any] | None = None
+    rolled_back: dict[str, Any] | None = None
+    pairs: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
+    events: dict[str, int] | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        """Name every promise of the demo that was not observed, in a sentence each."""
+        checks = [
+            (self.completion_before is not None, "completion before the loop was not measured"),
+            (self.completion_after is not None, "completion after the loop was not measured"),
+            (self._improved(), "completion after is not above completion before (intervals overlap)"),
+            (bool(self.pairs and self.pairs["built"]), "no preference pair was built"),
+            (bool(self.judge and self.judge["n"]), "the judge scored nothing that a user had also judged"),
+            (self.promoted is not None, "the good adapter was not promoted"),
+            (self._all_stages(), "the promotion did not pass through shadow, 5%, 20%, 50% and 100%"),
+            (self.rolled_back is not None, "the bad adapter was not rolled back"),
+            (bool(self.events and self.events["emitted"]), "no event was emitted"),
+            (bool(self.events) and self.events_lost() == 0, "events were lost"),
+            (bool(self.events and self.events["duplicates"] == 0), "events were counted twice"),
+        ]
+        return [sentence for seen, sentence in checks if not seen]
+
+    def events_lost(self) -> int | None:
+        """How many acknowledged events the views do not give."""
+        return self.events["lost"] if self.events else None
+
+    def _improved(self) -> bool:
+        before, after = self.completion_before, self.completion_after
+        return bool(before and after and after["low"] > before["high"])
+
+    def _all_stages(self) -> bool:
+        stages = [stage["stage"] for stage in self.promoted["stages"]] if self.promoted else []
+        return stages == ["shadow", "5%", "20%", "50%", "100%"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report with its documented keys."""
+        return {
+            "closed": not self.missing(),
+            "completion_before": self.completion_before,
+            "completion_after": self.completion_after,
+            "promoted": self.promoted,
+            "rolled_back": self.rolled_back,
+            "pairs": self.pairs,
+            "judge": self.judge,
+            "events": self.events,
+            "seconds": round(self.seconds, 1),
+            "missing": self.missing(),
+            "notes": self.notes,
+        }
+
+
+def completion(n: int, k: int) -> dict[str, Any]:
+    """A completion rate with its 95% Wilson interval: ``{n, k, rate, low, high}``."""
+    low, high = wilson(k, n)
+    return {"n": n, "k": k, "rate": round(k / n, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ended each stage: the gates' verdicts and counts, and how long the stage took.
+
+    Args:
+        log: rows of the audit log of one candidate in order; a decision's gates judged the stage before it.
+    """
+    stages = []
+    for before, after in zip(log, log[1:], strict=False):
+        if after["action"] not in ("advance", "promote", "abort"):
+            continue
+        gates = after["gates"]
+        stages.append(
+            {
+                "stage": before["stage"],
+                "n_stable": max((gate["stable"]["n"] for gate in gates), default=0),
+                "n_candidate": max((gate["candidate"]["n"] for gate in gates), default=0),
+                "verdicts": {gate["gate"]: gate["verdict"] for gate in gates},
+                "seconds": round((after["at"] - before["at"]).total_seconds(), 1),
+            }
+        )
+    return stages
+
+
+def switch_seconds(decided_at: Any, last_at: Any) -> float:
+    """Seconds from the decision to abort to the last request routed to the bad adapter (0: none came after)."""
+    return max(0.0, round((last_at - decided_at).total_seconds(), 3))
