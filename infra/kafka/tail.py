@@ -1,0 +1,181 @@
+"""Reading topics from the beginning without a group: the state topics' followers, and whole-topic reads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ratchet.infra.kafka.config import consumer, log
+from ratchet.schemas.errors import BrokerError, InvalidEvent
+from ratchet.schemas.events import Event, parse_any
+from ratchet.schemas.topics import Topic
+
+ANSWER_S = 10.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One Kafka record: where it lies and its bytes."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+def read_all(bootstrap: str, topic: str, timeout_s: float = 30.0) -> Iterator[Record]:
+    """Read a topic from its beginning to its present end, partition order kept.
+
+    Args:
+        bootstrap: ``host:port[,host:port…]``.
+        topic: the topic's name; one that does not exist has no records.
+        timeout_s: seconds without progress after which Kafka counts as away.
+
+    Raises:
+        BrokerError: Kafka is away or stops answering.
+    """
+    reader = _reader(bootstrap)
+    try:
+        waiting = set(_assign_all(reader, topic))
+        deadline = time.monotonic() + timeout_s
+        while waiting:
+            message = reader.poll(0.2)
+            if message is None:
+                if time.monotonic() >= deadline:
+                    raise BrokerError(f"{topic}: Kafka at {bootstrap} stopped answering for {timeout_s:g} s")
+                continue
+            if (error := message.error()) is None:
+                deadline = time.monotonic() + timeout_s
+                yield _record(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                waiting.discard(message.partition())
+            elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
+                raise BrokerError(f"{topic}: {error.str()}")
+    except KafkaException as error:
+        raise BrokerError(f"{topic}: Kafka at {bootstrap}: {error.args[0].str()}") from error
+    finally:
+        reader.close()
+
+
+class Tail:
+    """Follows a state topic from its beginning in a thread of its own, without a group.
+
+    Every process with a `Tail` sees every event, in order. A broker that is away is waited
+    for; one that comes back empty (the embedded broker forgets) is followed from its new
+    beginning.
+    """
+
+    def __init__(self, bootstrap: str, topic: Topic, apply: Callable[[Event], None]) -> None:
+        """Prepare; `start` begins to read.
+
+        Args:
+            bootstrap: ``host:port[,host:port…]``.
+            topic: a topic of the table, usually a compacted one.
+            apply: called with each event in the tail's thread; what it raises is logged and
+                counted in ``failed``, and the next event is applied.
+        """
+        self.applied = 0
+        self.failed = 0
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._apply = apply
+        self._caught_up = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"kafka-tail-{topic.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read in the background; returns at once."""
+        self._thread.start()
+
+    def caught_up(self, timeout_s: float) -> bool:
+        """Wait until everything that the topic held at the start was applied; False after ``timeout_s`` seconds."""
+        return self._caught_up.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stop reading and end the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=ANSWER_S)
+
+    def _run(self) -> None:
+        reader = _reader(self._bootstrap)
+        try:
+            waiting = self._begin(reader)
+            while not self._stop.is_set():
+                message = reader.poll(0.2)
+                if message is None:
+                    continue
+                if (error := message.error()) is None:
+                    self._take(_record(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    waiting.discard(message.partition())
+                    if not waiting:
+                        self._caught_up.set()
+                else:
+                    log.debug("%s: %s", self._topic.name, error.str())
+        finally:
+            reader.close()
+
+    def _begin(self, reader: Consumer) -> set[int]:
+        """Assign all partitions, however long the broker or the topic takes to appear."""
+        said = False
+        while not self._stop.is_set():
+            problem = "no such topic yet"
+            try:
+                if partitions := _assign_all(reader, self._topic.name):
+                    if said:
+                        log.warning("%s: found, reading it", self._topic.name)
+                    return set(partitions)
+            except KafkaException as error:
+                problem = error.args[0].str()
+            if not said:
+                said = True
+                log.warning("%s at %s: waiting: %s", self._topic.name, self._bootstrap, problem)
+            self._stop.wait(0.5)
+        return set()
+
+    def _take(self, record: Record) -> None:
+        if record.value is None:
+            return  # a tombstone: compaction removed the key
+        try:
+            event = parse_any(record.value, self._topic.events)
+        except InvalidEvent as error:
+            # ingest reads the same record and dead-letters it, with its bytes
+            self.failed += 1
+            log.warning("%s offset %d is no event and was passed over: %s", record.topic, record.offset, error)
+            return
+        try:
+            self._apply(event)
+            self.applied += 1
+        except Exception:  # noqa: BLE001 - a follower that dies would serve stale state for ever: say it, take the next event
+            self.failed += 1
+            log.exception("%s offset %d could not be applied", record.topic, record.offset)
+
+
+def _reader(bootstrap: str) -> Consumer:
+    # librdkafka wants a group id even where no group is joined
+    return Consumer(consumer(bootstrap, "ratchet.tail", "ratchet-tail") | {"enable.partition.eof": True})
+
+
+def _assign_all(reader: Consumer, topic: str) -> list[int]:
+    metadata = reader.list_topics(topic, timeout=ANSWER_S).topics[topic]
+    partitions = sorted(metadata.partitions) if metadata.error is None else []
+    if partitions:
+        reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+    return partitions
+
+
+def _record(message: Message) -> Record:
+    key = message.key()
+    return Record(
+        str(message.topic()),
+        int(message.partition() or 0),
+        int(message.offset() or 0),
+        key.encode() if isinstance(key, str) else key,
+        message.value(),
+    )
