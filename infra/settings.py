@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ratchet.schemas.errors import SettingsError
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         env_prefix="RATCHET_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
 
-    home: Path = Path(".ratchet")
+    home: Path = Field(Path(".ratchet"), description="everything Ratchet keeps on this machine")
     kafka_bootstrap: str | None = Field(None, description="None: the embedded broker")
     kafka_idempotence: bool | None = Field(None, description="None: on for a real Kafka, off for the embedded broker")
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
@@ -70,6 +70,14 @@ class Settings(BaseSettings):
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_are_beside_the_file(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A relative path belongs to ratchet.toml's folder, wherever a process was started."""
+        folder = Path(values.get("config_dir") or Path()).absolute()
+        paths = {key: folder / values[key] for key in ("home", "base_model_path") if values.get(key)}
+        return {"home": folder / ".ratchet"} | values | paths | {"config_dir": folder}
 
     @field_validator("vllm_urls", mode="before")
     @classmethod
