@@ -263,7 +263,9 @@ class GateResult(Closed):
 
 
 RolloutStatus = Literal["idle", "running", "paused", "promoted", "aborted", "superseded"]
-RolloutAction = Literal["start", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "seed"]
+RolloutAction = Literal[
+    "start", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "seed", "refuse"
+]
 
 
 class Rollout(Event):

@@ -1,0 +1,162 @@
+"""What a rollout's stage has shown so far: questions to ClickHouse, answers as the gates take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from ratchet.schemas.events import Rollout, parse
+from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
+from ratchet.services.rules.gates import Evidence, Exceedances, Means, Sample, threshold
+from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
+
+FULL = 10_000
+_NO_THRESHOLD = 1e300
+
+
+class Questions(Protocol):
+    """The part of the store that is needed here."""
+
+    def query(self, name: str, /, **params: Any) -> list[dict[str, Any]]:
+        """Rows of a named question; StoreError when ClickHouse is away."""
+        ...
+
+
+@dataclass(frozen=True)
+class Window:
+    """One arm of a comparison: whose calls, from when, until before when."""
+
+    task: str
+    rollout_id: str
+    arm: str
+    since: datetime
+    until: datetime
+
+    def params(self) -> dict[str, Any]:
+        """As the queries bind them."""
+        return {
+            "task": self.task,
+            "rollout_id": self.rollout_id,
+            "arm": self.arm,
+            "since": self.since,
+            "until": self.until,
+        }
+
+
+def unobservable(stage: Stage, policy: TaskPolicy) -> frozenset[Metric]:
+    """The metrics that a stage without users of the candidate cannot show."""
+    if stage.weight_bp > 0:
+        return frozenset()
+    users: set[Metric] = {"satisfaction"}
+    return frozenset(users | {"completion"} if policy.completion == "outcome" else users)
+
+
+def observe(store: Questions, state: Rollout, policy: TaskPolicy, now: datetime) -> StageEvidence:
+    """Gather the evidence of a rollout's present stage.
+
+    The stable arm is the concurrent one: same window, same rollout. In a shadow stage it is the
+    mirrored requests as production answered them. At 100% nobody is left on it, so its counts are
+    those of the stage before, frozen; without that stage in the audit log the arm is missing.
+
+    Raises:
+        StoreError: ClickHouse refused or is away.
+    """
+    stage = stage_of(policy.rollout, state.stage)
+    if stage is None:
+        return StageEvidence()
+    stable, candidate = windows(store, state, stage, now)
+    hidden = unobservable(stage, policy)
+    asked = [gate for gate in gates_of(policy.rollout, stage) if gate.metric not in hidden]
+    return StageEvidence({gate: _evidence(store, gate, stable, candidate, policy) for gate in asked}, hidden)
+
+
+def windows(store: Questions, state: Rollout, stage: Stage, now: datetime) -> tuple[Window | None, Window]:
+    """The windows of the stable and the candidate's arm; None where no stable arm can be named."""
+    since, until = state.stage_started_at, now + timedelta(seconds=1)
+    arm = "canary" if stage.weight_bp > 0 else "shadow"
+    candidate = Window(state.task, state.rollout_id, arm, since, until)
+    if stage.weight_bp < FULL:
+        other = "stable" if stage.weight_bp > 0 else "mirrored"
+        return Window(state.task, state.rollout_id, other, since, until), candidate
+    frozen = frozen_window(history(store, state), stage.name)
+    if frozen is None:
+        return None, candidate
+    return Window(state.task, state.rollout_id, "stable", *frozen), candidate
+
+
+def history(store: Questions, state: Rollout) -> list[Rollout]:
+    """Every routing table of this rollout, oldest first, from the audit log."""
+    rows = store.query("rollout_history", task=state.task, rollout_id=state.rollout_id)
+    return [parse(Rollout, row["state"].encode()) for row in rows]
+
+
+def frozen_window(states: list[Rollout], full_stage: str) -> tuple[datetime, datetime] | None:
+    """When the last stage with both arms began and ended, from a rollout's tables, oldest first."""
+    split = [index for index, state in enumerate(states) if state.stage != full_stage and state.weight_bp < FULL]
+    if not split or split[-1] + 1 >= len(states):
+        return None
+    return states[split[-1]].stage_started_at, states[split[-1] + 1].at
+
+
+def _evidence(
+    store: Questions, gate: Gate, stable: Window | None, candidate: Window, policy: TaskPolicy
+) -> Evidence | None:
+    if stable is None:
+        return None
+    match gate.metric:
+        case "latency_p95":
+            return _latency(store, gate, stable, candidate)
+        case "error_rate":
+            return Means(_errors(store, stable), _errors(store, candidate))
+        case "satisfaction":
+            return Means(_feedback(store, stable, "thumb", False), _feedback(store, candidate, "thumb", False))
+        case "completion" if policy.completion == "outcome":
+            return Means(_feedback(store, stable, "outcome", True), _feedback(store, candidate, "outcome", True))
+        case "completion":
+            name = policy.completion
+            return Means(_scores(store, stable, "check", name, True), _scores(store, candidate, "check", name, True))
+        case "judge_score":
+            rubric = policy.judge.rubric
+            return Means(
+                _scores(store, stable, "pointwise", rubric, False),
+                _scores(store, candidate, "pointwise", rubric, False),
+            )
+
+
+def _calls(store: Questions, window: Window, threshold_ms: float = _NO_THRESHOLD) -> dict[str, Any]:
+    return store.query("rollout_calls", **window.params(), threshold_ms=threshold_ms)[0]
+
+
+def _errors(store: Questions, window: Window) -> Sample:
+    row = _calls(store, window)
+    return Sample.proportion(row["n"], row["errors"])
+
+
+def _latency(store: Questions, gate: Gate, stable: Window, candidate: Window) -> Exceedances:
+    old = _calls(store, stable)
+    p95 = float(old["p95_ms"]) if old["timed"] else None
+    limit = None if p95 is None else threshold(gate, p95)
+    new = _calls(store, candidate, _NO_THRESHOLD if limit is None else limit)
+    return Exceedances(
+        n_stable=old["timed"],
+        p95_stable_ms=p95,
+        n_candidate=new["timed"],
+        p95_candidate_ms=float(new["p95_ms"]) if new["timed"] else None,
+        threshold_ms=limit,
+        exceeded=new["exceeded"],
+    )
+
+
+def _feedback(store: Questions, window: Window, kind: str, failures_count: bool) -> Sample:
+    row = store.query("rollout_feedback", **window.params(), kind=kind, failures_count=failures_count)[0]
+    return Sample(float(row["n"]), float(row["total"]), float(row["squares"]))
+
+
+def _scores(store: Questions, window: Window, kind: str, rubric: str, failures_count: bool) -> Sample | None:
+    params = window.params() | {"kind": kind, "rubric": rubric, "failures_count": failures_count}
+    row = store.query("rollout_scores", **params)[0]
+    if not row["rows"]:
+        return None
+    n = float(row["n"])
+    return Sample(n, n * row["mean"], n * row["mean_square"])
