@@ -19,6 +19,10 @@ class InvalidEvent(RatchetError):
     """Bytes that are no event of the expected schema: dead-letter them with this reason."""
 
 
+class FloodError(RatchetError):
+    """More bad messages than a consumer may dead-letter: stop it, a person must look."""
+
+
 class BrokerError(RatchetError):
     """Kafka refused or is away: keep the event and try again."""
 

@@ -64,6 +64,8 @@ def consumer(bootstrap: str, group: str, client_id: str) -> dict[str, Any]:
         # a group without an offset, or with one that the broker no longer has, loses nothing
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,
+        # a topic that is created, or comes back, is found within seconds
+        "topic.metadata.refresh.interval.ms": 5_000,
         "fetch.wait.max.ms": 50,
         # prefetched records count as this process's memory
         "queued.max.messages.kbytes": 32 * 1024,

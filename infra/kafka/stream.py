@@ -21,6 +21,7 @@ from faststream import AckPolicy
 from faststream.confluent import KafkaBroker, KafkaMessage
 from faststream.confluent.schemas import Topic as Declared
 
+from ratchet.infra.kafka.backoff import LAST_S, backoff_s
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES, group_id, log
 from ratchet.infra.kafka.dead import dead_letter
 from ratchet.infra.kafka.publisher import Publisher
@@ -35,8 +36,6 @@ stream_log.addFilter(lambda record: not any(text in record.getMessage() for text
 
 Handler = Callable[[Event], Awaitable[None]]
 FLUSH_S = 30.0
-FIRST_BACKOFF_S = 0.25
-LAST_BACKOFF_S = 30.0
 
 
 def make_broker(bootstrap: str) -> KafkaBroker:
@@ -63,11 +62,6 @@ def make_broker(bootstrap: str) -> KafkaBroker:
     )
 
 
-def backoff_s(attempt: int, first_s: float = FIRST_BACKOFF_S, last_s: float = LAST_BACKOFF_S) -> float:
-    """Seconds to wait after the ``attempt``-th failure in a row: doubles from ``first_s`` up to ``last_s``."""
-    return float(min(last_s, first_s * 2 ** min(attempt - 1, 30)))
-
-
 def subscribe(
     broker: KafkaBroker,
     topic: Topic,
@@ -75,7 +69,7 @@ def subscribe(
     handle: Handler,
     publisher: Publisher,
     max_poll_interval_s: int = 300,
-    last_backoff_s: float = LAST_BACKOFF_S,
+    last_backoff_s: float = LAST_S,
 ) -> None:
     """Have ``handle`` called for every event of ``topic``, once or more, in order within a partition.
 

@@ -1,0 +1,230 @@
+"""Ingest: every event of the loop into ClickHouse, in batches, none lost and none counted twice.
+
+The hot path: librdkafka's batches, validation, one JSONEachRow insert a table, and only
+then the commit. Rows are idempotent (the sorting key ends in the event's id), so reading a
+record twice is harmless and losing one is not: whatever goes wrong, the answer is to leave
+the offset where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from ratchet.consumers.rules.batch import Batch, BatchLimits
+from ratchet.consumers.rules.decode import line
+from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flooding, observe
+from ratchet.consumers.writer import DELIVERY_S, Writer
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.config import consumer, group_id
+from ratchet.infra.kafka.dead import dead_letter
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import BrokerError, FloodError, InvalidEvent
+from ratchet.schemas.topics import TOPICS
+
+log = logging.getLogger("ratchet.ingest")
+GROUP = "ingest"
+CHUNK = 2_000
+"""Records a poll takes at most: the unit in which a flood is noticed."""
+STALL_S = 1.0
+"""How long a full batch may wait for the writer before polling goes on with paused partitions."""
+REVOKE_S = 5.0
+
+
+class Ingest:
+    """Reads all topics of the group ``ingest`` and writes their events to ClickHouse.
+
+    Counters, since the start: ``rows`` stored, ``batches`` inserted, ``dead_letters`` published.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        store: Store,
+        publisher: Publisher,
+        flush_interval_s: float = 0.5,
+        *,
+        limits: BatchLimits | None = None,
+        flood: FloodPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; `run` connects.
+
+        Args:
+            bootstrap: ``host:port[,host:port…]``.
+            store: where rows go; its tables exist (`migrate`).
+            publisher: where dead letters go.
+            flush_interval_s: seconds that a record waits for company at most.
+            limits: rows and bytes of a batch; its interval wins over ``flush_interval_s``.
+            flood: from when on bad messages stop the consumer.
+            clock: seconds on a steady clock.
+        """
+        self.dead_letters = 0
+        self._bootstrap = bootstrap
+        self._store = store
+        self._publisher = publisher
+        self._limits = limits or BatchLimits(flush_interval_s)
+        self._flood = flood or FloodPolicy()
+        self._clock = clock
+        self._topics = {topic.name: topic for topic in TOPICS if GROUP in topic.groups}
+        self._batch = Batch()
+        self._window: Window = ()
+        self._paused: list[TopicPartition] = []
+        self._broker_away = False
+        self._consumer: Consumer | None = None
+        self._writer: Writer | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows stored since the start; a redelivered event counts again here, in no table."""
+        return self._writer.rows if self._writer else 0
+
+    @property
+    def batches(self) -> int:
+        """Batches stored since the start."""
+        return self._writer.batches if self._writer else 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether ClickHouse does not take rows at the moment."""
+        return self._writer is not None and self._writer.away
+
+    def run(self, stop: threading.Event) -> None:
+        """Consume until ``stop`` is set; what was read by then is stored and committed before it returns.
+
+        Raises:
+            FloodError: too many messages are no events; what came before them is stored, they
+                themselves are neither dead-lettered nor acknowledged.
+                BrokerError: Kafka refuses this consumer for good, or takes no dead letters.
+        """
+        reader = Consumer(consumer(self._bootstrap, group_id(GROUP), "ratchet-ingest"))
+        writer = Writer(reader, self._store, self._publisher, stop)
+        self._consumer, self._writer = reader, writer
+        try:
+            reader.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._lost)
+            poll_s = min(0.05, self._limits.flush_interval_s / 5)
+            while not stop.is_set():
+                self._take(reader.consume(CHUNK, poll_s))
+                if self._batch.due(self._limits, self._clock()):
+                    self._hand_over(writer)
+        finally:
+            # after a FloodError too: what came before the flood is good
+            if writer.wait(None):
+                self._submit(writer)
+                writer.wait(None)
+            writer.close()
+            reader.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        now_s = self._clock()
+        good: list[tuple[str, bytes]] = []
+        bad: list[tuple[Message, str]] = []
+        passed: dict[tuple[str, int], int] = {}
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._kafka_said(error)
+                continue
+            topic, raw = str(message.topic()), message.value()
+            passed[topic, int(message.partition() or 0)] = int(message.offset() or 0)
+            if raw is None:
+                continue  # a tombstone: compaction removed the key
+            try:
+                stored = line(raw, self._topics[topic].events)
+            except InvalidEvent as error_:
+                bad.append((message, str(error_)))
+                continue
+            if stored is not None:
+                good.append(stored)
+        if not passed:
+            return
+        self._works_again()
+        self._window = observe(
+            self._window, Seen(now_s, sum(m.error() is None for m in messages), len(bad)), self._flood
+        )
+        if bad:
+            self._refuse_flood(bad)
+            self._bury(bad)
+        for table, row in good:
+            self._batch.add(table, row)
+        for partition, offset in passed.items():
+            self._batch.passed(partition, offset, now_s)
+
+    def _refuse_flood(self, bad: list[tuple[Message, str]]) -> None:
+        if problem := flooding(self._window, self._flood):
+            message, reason = bad[0]
+            raise FloodError(f"ingest stops: {problem}; one of them, {_where(message)}: {reason}")
+
+    def _bury(self, bad: list[tuple[Message, str]]) -> None:
+        for message, reason in bad:
+            letter = dead_letter(message, reason)
+            try:
+                self._publisher.publish(letter)
+            except BrokerError:
+                # the local queue is full: wait for room once, then end rather than pass the record over
+                self._publisher.flush(DELIVERY_S)
+                self._publisher.publish(letter)
+        self.dead_letters += len(bad)
+        self._batch.dead_letters += len(bad)
+        message, reason = bad[0]
+        log.warning("%d dead letters, the first: %s: %s", len(bad), _where(message), reason)
+
+    def _hand_over(self, writer: Writer) -> None:
+        """Give the batch to the writer; while that is busy with a full one behind it, read nothing more."""
+        if writer.idle() or (self._batch.full(self._limits) and writer.wait(STALL_S)):
+            self._submit(writer)
+            self._resume()
+        elif self._batch.full(self._limits):
+            self._pause()
+
+    def _submit(self, writer: Writer) -> None:
+        if self._batch.offsets:
+            writer.submit(self._batch)
+            self._batch = Batch()
+
+    def _pause(self) -> None:
+        # polling goes on, so that the group keeps this member; a paused partition's records stay in Kafka
+        assert self._consumer is not None
+        if not self._paused and (assigned := self._consumer.assignment()):
+            self._consumer.pause(assigned)
+            self._paused = assigned
+
+    def _resume(self) -> None:
+        if self._paused:
+            assert self._consumer is not None
+            self._consumer.resume(self._paused)
+            self._paused = []
+
+    def _revoked(self, reader: Consumer, partitions: list[TopicPartition]) -> None:
+        """Store and commit what was read, if that goes quickly; what does not is read again by its next owner."""
+        writer = self._writer
+        if writer is not None and writer.wait(REVOKE_S):
+            self._submit(writer)
+            writer.wait(REVOKE_S)
+        self._lost(reader, partitions)
+
+    def _lost(self, _reader: Consumer, _partitions: list[TopicPartition]) -> None:
+        # assignment is eager: all partitions go at once, so the whole batch does
+        self._batch = Batch()
+        self._paused = []
+        if self._writer is not None:
+            self._writer.forget()
+
+    def _kafka_said(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise BrokerError(f"Kafka refuses ingest: {error.str()}")
+        if not self._broker_away:
+            self._broker_away = True
+            log.warning("Kafka at %s: %s; waiting for it", self._bootstrap, error.str())
+
+    def _works_again(self) -> None:
+        if self._broker_away:
+            self._broker_away = False
+            log.warning("Kafka at %s gives records again", self._bootstrap)
+
+
+def _where(message: Message) -> str:
+    return f"{message.topic()} partition {message.partition()} offset {message.offset()}"

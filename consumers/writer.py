@@ -1,0 +1,148 @@
+"""Ingest's second thread: inserts a batch, has its dead letters delivered, then commits its offsets."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from ratchet.consumers.rules.batch import Batch, Partition
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.backoff import backoff_s
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import StoreError
+
+log = logging.getLogger("ratchet.ingest")
+DELIVERY_S = 10.0
+LAST_BACKOFF_S = 5.0
+
+
+class Writer:
+    """Writes one batch at a time in the background.
+
+    ClickHouse releases the interpreter while it takes an insert, so the next batch is
+    decoded meanwhile. A batch is tried until it is in, however long ClickHouse is away;
+    after `stop` it is tried once more and then left to redelivery.
+    """
+
+    def __init__(self, consumer: Consumer, store: Store, publisher: Publisher, stop: threading.Event) -> None:
+        """Start idle.
+
+        Args:
+            consumer: whose offsets are committed.
+            store: where rows go.
+            publisher: on which the batch's dead letters were published.
+            stop: set when no more tries should be made.
+        """
+        self.rows = 0
+        self.batches = 0
+        self.away = False
+        self._consumer = consumer
+        self._store = store
+        self._publisher = publisher
+        self._stop = stop
+        self._uncommitted: dict[Partition, int] = {}
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest-writer")
+        self._writing: Future[None] | None = None
+        self._left = False
+
+    def idle(self) -> bool:
+        """Whether a batch can be submitted; raises what ended the last one."""
+        if self._writing is None:
+            return True
+        if not self._writing.done():
+            return False
+        writing, self._writing = self._writing, None
+        writing.result()
+        return True
+
+    def submit(self, batch: Batch) -> None:
+        """Write ``batch`` in the background; only when `idle`.
+
+        Once a batch was left unstored, none after it is written: its commit would pass over the first.
+        """
+        assert self._writing is None, "one batch at a time"
+        if self._left:
+            log.warning("%d rows more are left to redelivery", batch.rows)
+            return
+        self._writing = self._threads.submit(self._write, batch)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the batch that is being written; False if it takes longer than ``timeout_s`` seconds."""
+        if self._writing is not None:
+            wait([self._writing], timeout=timeout_s)
+        return self.idle()
+
+    def forget(self) -> None:
+        """Partitions were taken away: offsets whose commit failed are no longer this member's to commit."""
+        self._uncommitted = {}
+
+    def close(self) -> None:
+        """End the thread, after the batch that is being written."""
+        self._threads.shutdown(wait=True)
+
+    def _write(self, batch: Batch) -> None:
+        self._left = True
+        if self._store_batch(batch):
+            self._left = False
+            self.rows += batch.rows
+            self.batches += 1
+            self._commit(batch.offsets)
+
+    def _store_batch(self, batch: Batch) -> bool:
+        for table, lines in batch.lines.items():
+            if not self._insert(table, b"\n".join(lines)):
+                log.warning("stopped before %d rows were stored; they are read again", batch.rows)
+                return False
+        if batch.dead_letters and not self._deliver():
+            log.warning("stopped before %d dead letters were delivered; they are read again", batch.dead_letters)
+            return False
+        return True
+
+    def _insert(self, table: str, lines: bytes) -> bool:
+        failures = 0
+        while True:
+            try:
+                self._store.insert_json(table, lines)
+            except StoreError as error:
+                failures += 1
+                if not self.away:
+                    self.away = True
+                    log.error(
+                        "rows wait, nothing more is read, tried again at most every %g s: %s", LAST_BACKOFF_S, error
+                    )
+                if self._stop.wait(backoff_s(failures, last_s=LAST_BACKOFF_S)):
+                    return False
+                continue
+            if self.away:
+                self.away = False
+                log.warning("ClickHouse takes rows again")
+            return True
+
+    def _deliver(self) -> bool:
+        said = False
+        while left := self._publisher.flush(DELIVERY_S):
+            if not said:
+                said = True
+                log.error("%d dead letters are undelivered; nothing is acknowledged until they are", left)
+            if self._stop.is_set():
+                return False
+        return True
+
+    def _commit(self, offsets: dict[Partition, int]) -> None:
+        self._uncommitted |= offsets
+        if not self._uncommitted:
+            return
+        positions = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
+        try:
+            committed = self._consumer.commit(offsets=positions, asynchronous=False) or []
+        except (KafkaException, RuntimeError) as error:
+            # stored already: at worst these records are read and replaced once more
+            log.warning("offsets were not committed, the next batch's commit takes them along: %s", error)
+            return
+        if refused := next((p.error for p in committed if p.error), None):
+            log.warning("offsets were not committed, the next batch's commit takes them along: %s", refused.str())
+            return
+        self._uncommitted = {}
