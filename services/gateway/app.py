@@ -1,0 +1,269 @@
+"""The gateway: one raw ASGI app, from paths to the parts that answer them.
+
+No framework: a dictionary of paths is all the routing it needs, and every layer on this path is
+paid for by every request of every user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+
+from ratchet.infra import clock
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.ids import ADAPTER_NAME
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.services.gateway.asks import CHAT, COMPLETIONS, read_ask
+from ratchet.services.gateway.emit import Emitter
+from ratchet.services.gateway.errors import Refused, model_not_found
+from ratchet.services.gateway.events import take_events
+from ratchet.services.gateway.feedback import FeedbackDesk
+from ratchet.services.gateway.http import (
+    Gone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    json_object,
+    read_body,
+    send_bytes,
+    send_json,
+)
+from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
+from ratchet.services.gateway.mirror import Mirror
+from ratchet.services.gateway.proxy import Proxy
+from ratchet.services.gateway.recent import Recent
+from ratchet.services.gateway.record import Sources
+from ratchet.services.gateway.routes import RoutingTables
+from ratchet.services.gateway.upstream import Upstreams
+from ratchet.services.rules.routing import choose, sticky_key
+
+Checks = Mapping[str, Callable[[], bool]]
+_MODELS = "/v1/models"
+_FLUSH_S = 10.0
+_DELIVER_S = 5.0
+_MIRRORS_S = 5.0
+
+
+class Gateway:
+    """The ASGI app; make it with `create_app`."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskPolicy],
+        routes: RoutingTables,
+        upstreams: Upstreams,
+        emitter: Emitter,
+        mirror: Mirror,
+        proxy: Proxy,
+        feedback: FeedbackDesk,
+        metrics: Metrics,
+        recent: Recent[str],
+        checks: Checks,
+        *,
+        new_id: Callable[[], str],
+        max_body_bytes: int,
+        started: int,
+    ) -> None:
+        """Take the parts."""
+        self._tasks = tasks
+        self._routes = routes
+        self._upstreams = upstreams
+        self._emitter = emitter
+        self._mirror = mirror
+        self._proxy = proxy
+        self._feedback = feedback
+        self._metrics = metrics
+        self._recent = recent
+        self._checks = checks
+        self._new_id = new_id
+        self._max_body_bytes = max_body_bytes
+        self._started = started
+        # path → method and handler
+        self._handlers: dict[str, tuple[str, Callable[[Scope, Receive, Send], Awaitable[int]]]] = {
+            CHAT: ("POST", self._infer),
+            COMPLETIONS: ("POST", self._infer),
+            _MODELS: ("GET", self._models),
+            "/v1/feedback": ("POST", self._take_feedback),
+            "/v1/events": ("POST", self._take_events),
+            "/healthz": ("GET", self._healthz),
+            "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", self._exposition),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, or run the app's life span."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"scope {scope['type']!r}: the gateway speaks HTTP")
+        path: str = scope["path"]
+        found = self._handlers.get(path)
+        if found is None and path.startswith(_MODELS + "/"):
+            found = ("GET", self._model)
+        try:
+            if found is None:
+                raise Refused(404, f"{path}: no such path", code="not_found")
+            method, handler = found
+            if scope["method"] != method:
+                raise Refused(405, f"{path}: allowed: {method}", code="method_not_allowed")
+            code = await handler(scope, receive, send)
+        except Refused as refused:
+            code = refused.status
+            extra = [(b"allow", found[0].encode())] if code == 405 and found else []
+            await send_json(send, code, refused.body(), extra)
+        except Gone:
+            code = 499
+        self._metrics.requests.labels(path if path in self._handlers else "other", str(code)).inc()
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        headers: Headers = dict(scope["headers"])
+        value = json_object(await read_body(headers, receive, self._max_body_bytes))
+        ask = read_ask(scope["path"], headers, value, self._tasks)
+        id = self._new_id()
+        key = sticky_key(ask.user, ask.conversation_id, id)
+        route = choose(self._routes.get(ask.task), key=key, inference_id=id, pinned=ask.pinned)
+        return await self._proxy.answer(ask, route, id, receive, send)
+
+    async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> int:
+        value = json_object(await read_body(dict(scope["headers"]), receive, self._max_body_bytes))
+        await send_json(send, 202, {"feedback_id": self._feedback.take(value)})
+        return 202
+
+    async def _take_events(self, scope: Scope, receive: Receive, send: Send) -> int:
+        raw = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
+        receipt = take_events(raw, self._emitter, self._recent)
+        await send_json(send, receipt.status, receipt.body())
+        return receipt.status
+
+    async def _names(self) -> list[str]:
+        """The declared tasks, then the adapters of them that some replica has in memory."""
+        await self._upstreams.refresh()
+        resident = [name for name in self._upstreams.models() if _task_of(name) in self._tasks]
+        return [*sorted(self._tasks), *sorted(resident)]
+
+    def _card(self, name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": self._started, "owned_by": "ratchet"}
+
+    async def _models(self, scope: Scope, receive: Receive, send: Send) -> int:
+        cards = [self._card(name) for name in await self._names()]
+        await send_json(send, 200, {"object": "list", "data": cards})
+        return 200
+
+    async def _model(self, scope: Scope, receive: Receive, send: Send) -> int:
+        name = scope["path"].removeprefix(_MODELS + "/")
+        if name not in await self._names():
+            raise model_not_found(name)
+        await send_json(send, 200, self._card(name))
+        return 200
+
+    async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> int:
+        await send_json(send, 200, {"status": "ok"})
+        return 200
+
+    async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> int:
+        missing = [name for name, check in self._checks.items() if not await asyncio.to_thread(check)]
+        if not self._upstreams.healthy():
+            missing.append("model server")
+        code = 503 if missing else 200
+        await send_json(send, code, {"status": "not ready" if missing else "ready", "missing": missing})
+        return code
+
+    async def _exposition(self, scope: Scope, receive: Receive, send: Send) -> int:
+        await send_bytes(send, 200, self._metrics.exposition(), CONTENT_TYPE)
+        return 200
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start with the server; at the end, after the last answer, let mirrors finish and the events out."""
+        await receive()
+        await self._upstreams.start()
+        deliveries = asyncio.create_task(self._deliver())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        deliveries.cancel()
+        await self._mirror.close(_MIRRORS_S)
+        await self._upstreams.close()
+        await asyncio.to_thread(self._emitter.flush, _FLUSH_S)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _deliver(self) -> None:
+        """Send undelivered events again every few seconds, and keep their number in sight."""
+        while True:
+            await asyncio.sleep(_DELIVER_S)
+            await asyncio.to_thread(self._emitter.waiting)
+
+
+def _task_of(name: str) -> str | None:
+    match = ADAPTER_NAME.match(name)
+    return match["task"] if match else None
+
+
+def create_app(
+    tasks: Mapping[str, TaskPolicy],
+    base_model: str,
+    upstreams: Sequence[str],
+    publisher: Publisher,
+    routes: RoutingTables,
+    *,
+    checks: Checks | None = None,
+    now: Callable[[], datetime] = clock.now,
+    new_id: Callable[[], str] = clock.new_id,
+    monotonic: Callable[[], float] = time.perf_counter,
+    upstream_timeout_s: float = 120.0,
+    mirror_concurrency: int = 2,
+    mirror_waiting: int = 256,
+    max_body_bytes: int = 16 * 2**20,
+    recent_inferences: int = 100_000,
+    recent_feedback: int = 100_000,
+    poll_s: float = 2.0,
+) -> Gateway:
+    """Put the gateway together.
+
+    Args:
+        tasks: the declared tasks by name.
+        base_model: the base model's served name.
+        upstreams: the model servers' addresses, without ``/v1``.
+        publisher: takes every event; flushed when the app ends, closed by its owner.
+        routes: the routing tables, kept current by their owner.
+        checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
+        now: the wall clock.
+        new_id: makes UUIDv7 ids.
+        monotonic: seconds that only grow.
+        upstream_timeout_s: the longest silence of a model server.
+        mirror_concurrency: copies that run at once.
+        mirror_waiting: copies that may wait; more are left out and counted.
+        max_body_bytes: larger requests get a 413.
+        recent_inferences: how many inferences' tasks are remembered for feedback.
+        recent_feedback: how many feedback ids are remembered for idempotence.
+        poll_s: seconds between looks at the model servers.
+    """
+    metrics = Metrics()
+    emitter = Emitter(publisher, metrics)
+    sources = Sources(now, new_id, monotonic, base_model)
+    servers = Upstreams(
+        upstreams,
+        timeout_s=upstream_timeout_s,
+        monotonic=monotonic,
+        poll_s=poll_s,
+        on_retry=metrics.retries.inc,
+    )
+    mirror = Mirror(servers, emitter, metrics, sources, concurrency=mirror_concurrency, waiting=mirror_waiting)
+    recent: Recent[str] = Recent(recent_inferences)
+    return Gateway(
+        tasks,
+        routes,
+        servers,
+        emitter,
+        mirror,
+        Proxy(servers, emitter, mirror, metrics, sources, recent),
+        FeedbackDesk(tasks, recent, Recent(recent_feedback), emitter, now=now, new_id=new_id),
+        metrics,
+        recent,
+        checks or {},
+        new_id=new_id,
+        max_body_bytes=max_body_bytes,
+        started=int(now().timestamp()),
+    )

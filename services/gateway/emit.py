@@ -1,0 +1,54 @@
+"""Events on their way out: handed to the publisher, counted, and never in the user's way."""
+
+from __future__ import annotations
+
+import structlog
+
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import BrokerError, InvalidEvent
+from ratchet.schemas.events import Event
+from ratchet.schemas.topics import route
+from ratchet.services.gateway.metrics import Metrics
+
+_LOG = structlog.get_logger()
+
+
+class Emitter:
+    """Publishes and counts; an event that the publisher refuses is dropped visibly."""
+
+    def __init__(self, publisher: Publisher, metrics: Metrics) -> None:
+        """Publish by ``publisher``, which never blocks."""
+        self._publisher = publisher
+        self._metrics = metrics
+
+    def offer(self, event: Event) -> None:
+        """Hand over an event whose sender waits for the answer and can send it again.
+
+        Raises:
+            BrokerError: the queue is full; nothing was taken.
+            InvalidEvent: the event is larger than Kafka takes.
+        """
+        self._publisher.publish(event)
+        self._metrics.published.labels(_topic(event)).inc()
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event that nobody waits for; one that is not taken is dropped, and counted."""
+        try:
+            self.offer(event)
+        except (BrokerError, InvalidEvent) as error:
+            self._metrics.dropped.labels(_topic(event)).inc()
+            _LOG.warning("event_dropped", topic=_topic(event), reason=str(error))
+
+    def waiting(self) -> int:
+        """Produce again what was not delivered, and return how many events still wait."""
+        left = self._publisher.flush(0.0)
+        self._metrics.waiting.set(left)
+        return left
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for deliveries; returns how many events are still undelivered."""
+        return self._publisher.flush(timeout_s)
+
+
+def _topic(event: Event) -> str:
+    return route(event)[0].name.removeprefix("ratchet.")

@@ -1,0 +1,118 @@
+"""``POST /v1/feedback``: one call that says what a user thought of an answer.
+
+Idempotent by id within the memory of this process: the same id with the same body again is a
+no-op, with another body a conflict. Across restarts and replicas the stored rows are: two
+events of one id are one row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from ratchet.schemas.errors import BrokerError, InvalidEvent
+from ratchet.schemas.events import Feedback
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.services.gateway.asks import hash_user
+from ratchet.services.gateway.emit import Emitter
+from ratchet.services.gateway.errors import Refused, bad_field, first_problem
+from ratchet.services.gateway.recent import Recent
+
+_FIELDS = ("id", "task", "inference_id", "conversation_id", "kind", "value", "compared_with", "user", "tags")
+
+
+class FeedbackDesk:
+    """Takes feedback in."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskPolicy],
+        recent: Recent[str],
+        taken: Recent[str],
+        emitter: Emitter,
+        *,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            tasks: the declared tasks.
+            recent: the task of each recent inference and conversation, as the proxy notes them.
+            taken: the body's digest of each recent feedback id.
+            emitter: where events go.
+            now: the clock.
+            new_id: makes ids for feedback without one.
+        """
+        self._tasks = tasks
+        self._recent = recent
+        self._taken = taken
+        self._emitter = emitter
+        self._now = now
+        self._new_id = new_id
+
+    def take(self, value: dict[str, Any]) -> str:
+        """Take one piece of feedback; returns its id.
+
+        Raises:
+            Refused: 400 naming the field, 409 for an id that was used for something else,
+                503 when the event queue is full (nothing was taken: send it again).
+        """
+        feedback = self._read(value)
+        digest = hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        known = self._taken.get(feedback.id)
+        if known == digest:
+            return feedback.id
+        if known is not None:
+            message = f"id: {feedback.id} was used for other feedback; allowed: a new id, or the same body again"
+            raise Refused(409, message, param="id", code="id_conflict")
+        try:
+            self._emitter.offer(feedback)
+        except BrokerError as error:
+            raise Refused(503, f"Nothing was taken, send it again: {error}", code="queue_full") from None
+        except InvalidEvent as error:
+            raise Refused(413, f"value: too large: {error}", param="value", code="request_too_large") from None
+        self._taken.put(feedback.id, digest)
+        return feedback.id
+
+    def _read(self, value: dict[str, Any]) -> Feedback:
+        for field in value:
+            if field not in _FIELDS:
+                raise bad_field(field, f"no such field; allowed: {', '.join(_FIELDS)}")
+        for field in ("kind", "value"):
+            if value.get(field) is None:
+                raise bad_field(field, "missing")
+        if value.get("inference_id") is None and value.get("conversation_id") is None:
+            raise bad_field("inference_id", "missing; allowed: inference_id, conversation_id or both")
+        user = value.get("user")
+        if user is not None and not isinstance(user, str):
+            raise bad_field("user", "allowed: a text")
+        fields = {key: item for key, item in value.items() if item is not None} | {
+            "id": value.get("id") or self._new_id(),
+            "at": self._now(),
+            "task": self._task(value),
+            "user": hash_user(user) if user else None,
+            "source": "http",
+        }
+        try:
+            return Feedback.model_validate(fields)
+        except ValidationError as error:
+            raise bad_field(*first_problem(error)) from None
+
+    def _task(self, value: dict[str, Any]) -> str:
+        """The task as the body names it, else as the gateway remembers the inference or conversation."""
+        task = value.get("task")
+        if task is not None:
+            if not isinstance(task, str) or task not in self._tasks:
+                raise bad_field("task", f"{task!r} is not declared; allowed: {', '.join(sorted(self._tasks))}")
+            return task
+        for field in ("inference_id", "conversation_id"):
+            found = self._recent.get(str(value.get(field)))
+            if found is not None:
+                return found
+        raise bad_field("task", "missing, and the gateway no longer remembers this inference; name its task")

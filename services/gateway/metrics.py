@@ -1,0 +1,61 @@
+"""Every metric of the gateway, in one list, in a registry of the app's own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class Metrics:
+    """Counters and histograms; adapters and stages are few, so they may be labels."""
+
+    def __init__(self) -> None:
+        """Register everything in a fresh registry, so that two apps in one process do not collide."""
+        self.registry = registry = CollectorRegistry()
+        # Every request to an inference endpoint that was answered, by what the client was told.
+        self.requests = Counter("ratchet_requests", "Answered HTTP requests", ["path", "code"], registry=registry)
+        # Tries of an adapter that gave no answer (error, timeout); a fallback may have saved the user.
+        self.errors = Counter(
+            "ratchet_errors", "Failed attempts of an adapter", ["adapter", "stage", "status"], registry=registry
+        )
+        # Answers that came from a fallback, by the adapter that failed first.
+        self.fallbacks = Counter(
+            "ratchet_fallbacks", "Answers by a fallback", ["task", "failed_adapter"], registry=registry
+        )
+        # Requests sent again to another replica before the first byte.
+        self.retries = Counter("ratchet_upstream_retries", "Retries on another replica", registry=registry)
+        # One observation an attempt that answered, client hang-ups left out.
+        self.latency = Histogram(
+            "llm_adapter_latency_seconds",
+            "Whole answer, by adapter and stage",
+            ["adapter", "stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Streams only: until the first chunk with text or a tool call.
+        self.ttft = Histogram(
+            "llm_adapter_ttft_seconds",
+            "Time to first token of streams, by adapter and stage",
+            ["adapter", "stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Events that the publisher took, and those it refused (its queue was full): the second should be 0.
+        self.published = Counter("ratchet_events_published", "Events handed to Kafka", ["topic"], registry=registry)
+        self.dropped = Counter("ratchet_events_dropped", "Events lost", ["topic"], registry=registry)
+        for topic in ("inference", "feedback", "shadow"):
+            self.published.labels(topic)
+            self.dropped.labels(topic)
+        self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
+        # Copies for the candidate: now waiting or running, done, and left out under load.
+        self.mirrors_in_flight = Gauge(
+            "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry
+        )
+        self.mirrors = Counter("ratchet_mirrors", "Mirrored requests by outcome", ["status"], registry=registry)
+        self.mirrors_skipped = Counter("ratchet_mirrors_skipped", "Mirrors left out under load", registry=registry)
+
+    def exposition(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,89 @@
+"""Copies of production requests for the candidate, after the user has the answer and never in the way.
+
+A copy waits for a free place of its own; when too many wait, new ones are left out (and counted):
+under load the mirror gives way first, users never do. Streams are mirrored as whole answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ratchet.schemas.errors import ModelError
+from ratchet.services.gateway.answers import read_answer
+from ratchet.services.gateway.asks import Ask, mirrored_body
+from ratchet.services.gateway.emit import Emitter
+from ratchet.services.gateway.metrics import Metrics
+from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, shadow_event
+from ratchet.services.gateway.upstream import UpstreamFailure, Upstreams
+from ratchet.services.rules.routing import Leg
+
+
+class Mirror:
+    """Runs the copies, ``concurrency`` at a time, with at most ``waiting`` more in the queue."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        emitter: Emitter,
+        metrics: Metrics,
+        sources: Sources,
+        *,
+        concurrency: int,
+        waiting: int,
+    ) -> None:
+        """Know where copies go; nothing runs yet."""
+        self._upstreams = upstreams
+        self._emitter = emitter
+        self._metrics = metrics
+        self._sources = sources
+        self._places = asyncio.Semaphore(concurrency)
+        self._most = concurrency + waiting
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
+        """Queue one copy; returns at once."""
+        if len(self._tasks) >= self._most:
+            self._metrics.mirrors_skipped.inc()
+            return
+        task = asyncio.create_task(self._copy(ask, candidate, inference_id, rollout_id))
+        self._tasks.add(task)
+        self._metrics.mirrors_in_flight.set(len(self._tasks))
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._metrics.mirrors_in_flight.set(len(self._tasks))
+
+    async def _copy(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
+        async with self._places:
+            attempt = Attempt(self._sources, Leg(candidate, "canary"))
+            status: Status = "ok"
+            answer, problem = NOTHING, None
+            try:
+                body = mirrored_body(ask) | {"model": candidate}
+                async with self._upstreams.open(ask.path, body) as response:
+                    answer = read_answer(await response.read())
+            except ModelError as error:
+                status = error.kind if isinstance(error, UpstreamFailure) else "error"
+                problem = str(error)
+            event = shadow_event(
+                self._sources,
+                ask,
+                attempt,
+                inference_id=inference_id,
+                rollout_id=rollout_id,
+                status=status,
+                answer=answer,
+                error=problem,
+            )
+            self._emitter.emit(event)
+            self._metrics.mirrors.labels(status).inc()
+
+    async def close(self, timeout_s: float) -> None:
+        """Let running copies finish for ``timeout_s``, then stop them: an unfinished copy is no observation."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)

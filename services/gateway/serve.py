@@ -1,0 +1,137 @@
+"""Run the gateway: take the port, follow the routing tables, serve until a signal, leave cleanly."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+import uvicorn
+
+from ratchet.infra.kafka.admin import wait_for_broker
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.kafka.tail import Tail
+from ratchet.schemas.errors import BrokerError, StartError
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.topics import ROLLOUT
+from ratchet.services.gateway.app import create_app
+from ratchet.services.gateway.routes import RoutingTables
+
+_SHUTDOWN_S = 30
+_BACKLOG = 2048
+_BROKER_S = 1.0
+
+
+def serve(
+    tasks: Mapping[str, TaskPolicy],
+    *,
+    base_model: str,
+    upstreams: Sequence[str],
+    bootstrap: str,
+    publisher: Publisher,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    upstream_timeout_s: float = 120.0,
+    mirror_concurrency: int = 2,
+    allow_remote: bool = False,
+) -> None:
+    """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
+
+    Args:
+        tasks: the declared tasks by name.
+        base_model: the base model's served name.
+        upstreams: the model servers' addresses, without ``/v1``.
+        bootstrap: Kafka's bootstrap servers, for the routing tables.
+        publisher: takes the events; closed at the end.
+        host: the address to listen on.
+        port: the port to listen on.
+        upstream_timeout_s: the longest silence of a model server.
+        mirror_concurrency: mirrored requests that run at once.
+        allow_remote: listen on an address that other machines reach, though no keys exist.
+
+    Raises:
+        StartError: the address is refused or taken.
+    """
+    listener = listen(host, port, allow_remote=allow_remote)
+    routes = RoutingTables()
+    tail = Tail(bootstrap, ROLLOUT, routes.apply)
+    app = create_app(
+        tasks,
+        base_model,
+        upstreams,
+        publisher,
+        routes,
+        checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
+        upstream_timeout_s=upstream_timeout_s,
+        mirror_concurrency=mirror_concurrency,
+    )
+    config = uvicorn.Config(
+        app,
+        loop="auto" if sys.platform == "win32" else "uvloop",
+        http="httptools",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+    # uvicorn raises the signal again once it is done: by then there is nothing left to interrupt.
+    before = signal.signal(signal.SIGTERM, _leave)
+    tail.start()
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass  # Ctrl-C is how a person ends it, and uvicorn has shut down already
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listener.close()
+        tail.close()
+        publisher.close()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def listen(host: str, port: int, *, allow_remote: bool) -> socket.socket:
+    """Bind the address before anything else starts, so that a taken one is one sentence.
+
+    Raises:
+        StartError: not a loopback address and ``allow_remote`` is not set, or the address cannot be bound.
+    """
+    if not allow_remote and not _is_loopback(host):
+        raise StartError(
+            f"gateway: {host} can be reached from other machines and there are no keys yet;"
+            " listen on 127.0.0.1, or allow it explicitly behind a proxy that authenticates"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"gateway: cannot listen on {host} port {port}: {error.strerror or error}") from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def broker_answers(bootstrap: str) -> bool:
+    """Whether Kafka's metadata can be had now."""
+    try:
+        wait_for_broker(bootstrap, _BROKER_S)
+    except BrokerError:
+        return False
+    return True
