@@ -1,0 +1,76 @@
+"""Preference rows as token ids, exactly as serving renders them.
+
+The prompt is what vLLM's chat endpoint makes of the same messages: the tokenizer's own chat
+template with the generation prompt. The completion is the answer's tokens and then the
+end-of-turn token, so the model learns to stop. (The template's newline after the end of turn
+is left out: serving stops before it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.schemas.errors import DatasetError
+from ratchet.trainers.dpo_job import PreferenceRow
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """Token ids of one row; both completions end in the end-of-turn token unless cut short."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+def encode_pair(tokenizer: Any, row: PreferenceRow) -> EncodedPair:
+    """Turn one row into token ids.
+
+    Raises:
+        DatasetError: the tokenizer has no chat template or no end-of-sequence token.
+    """
+    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+        raise DatasetError("the base model's tokenizer has no chat template or no end-of-sequence token")
+    prompt = [message.model_dump() for message in row.prompt]
+    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+
+    def completion(text: str) -> list[int]:
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+    return EncodedPair(list(prompt_ids), completion(row.chosen[0].content), completion(row.rejected[0].content))
+
+
+def encode_pairs(
+    tokenizer: Any, rows: Iterable[PreferenceRow], max_length: int
+) -> tuple[list[EncodedPair], list[PreferenceRow]]:
+    """Turn rows into token ids, and leave out those whose better answer does not fit.
+
+    A better answer cut short would teach the model to stop in mid-sentence or never, so such
+    a row is dropped; a worse one may lose its end.
+
+    Args:
+        tokenizer: the base model's.
+        rows: the dataset.
+        max_length: the most tokens of prompt and completion together.
+
+    Returns:
+        ``(encoded, kept)``, index by index.
+    """
+    encoded: list[EncodedPair] = []
+    kept: list[PreferenceRow] = []
+    for row in rows:
+        pair = encode_pair(tokenizer, row)
+        room = max_length - len(pair.prompt_ids)
+        if len(pair.chosen_ids) > room:
+            continue
+        encoded.append(EncodedPair(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids[:room]))
+        kept.append(row)
+    return encoded, kept
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Group indices into batches of like lengths, so that little is computed on padding."""
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    return [order[start : start + size] for start in range(0, len(order), size)]
