@@ -1,0 +1,275 @@
+"""Group ``pairs``: each piece of feedback re-derives the whole group it belongs to, as rows of pairs_log.
+
+Evidence comes from ClickHouse. A handler derives only after its own event is stored there:
+of two votes handled at once, whichever was stored later then sees both, and its row has the
+higher version. What arrives too late for that (an inference after its feedback) the next
+vote or a `sweep` repairs. Imported feedback comes in thousands and is left to `sweep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from ratchet.consumers.rules.pairing import Row, derive
+from ratchet.consumers.rules.votes import KINDS, Answer, Kind, Vote, over_cap
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.events import Event, Feedback
+from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.rows import instant
+from ratchet.schemas.topics import FEEDBACK
+
+if TYPE_CHECKING:
+    from faststream.confluent import KafkaBroker
+
+log = logging.getLogger("ratchet.pairs")
+GROUP = "pairs"
+TABLE = "pairs_log"
+WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Pauses between looks for evidence that has not arrived yet: 3 s in all, a few of ingest's flushes."""
+_COMPARED = ("status", "reason", "split", "user", "confidence", "votes", "version")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+After = Callable[[str], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """What a derivation gave: ``written`` rows had changed; ``dropped`` counts by reason."""
+
+    built: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    written: int = 0
+
+
+def to_vote(event: Feedback) -> Vote:
+    """A feedback event as pairing sees it, the same as read back from the store."""
+    at_us = (event.at - _EPOCH) // timedelta(microseconds=1)
+    number = float(event.value) if isinstance(event.value, bool | int | float) else None
+    text = event.value if isinstance(event.value, str) else ""
+    kind = cast(Kind, event.kind)
+    user, conversation = event.user or "", event.conversation_id or ""
+    return Vote(event.id, at_us, kind, event.inference_id, event.compared_with, number, text, user, conversation)
+
+
+class Evidence:
+    """Votes and answers of one task out of ClickHouse."""
+
+    def __init__(self, store: Store, task: str) -> None:
+        """Bind a store to a task."""
+        self._store = store
+        self._task = task
+
+    def has(self, event: Feedback) -> bool:
+        """Whether a feedback event is stored."""
+        found = self._store.query("feedback_stored", task=self._task, at=instant(event.at), id=event.id)
+        return bool(found[0]["n"])
+
+    def votes_touching(self, ids: Collection[str]) -> list[Vote]:
+        """Votes on these answers, as either side."""
+        if not ids:
+            return []
+        return _votes(self._store.query("pair_votes_touching", task=self._task, ids=sorted(ids)))
+
+    def votes_of(self, users: Collection[str]) -> list[Vote]:
+        """All votes of these users, without text."""
+        if not users:
+            return []
+        return _votes(self._store.query("pair_votes_of_users", task=self._task, users=sorted(users)))
+
+    def all_votes(self) -> list[Vote]:
+        """Every vote of the task."""
+        return _votes(self._store.query("pair_votes_all", task=self._task))
+
+    def answers(self, ids: Collection[str]) -> dict[str, Answer]:
+        """Those of these inferences that are stored."""
+        if not ids:
+            return {}
+        return _answers(self._store.query("pair_answers", task=self._task, ids=sorted(ids)))
+
+    def thumbed_answers(self, prompt_hashes: Collection[str]) -> dict[str, Answer]:
+        """Answers to these prompts that have thumbs."""
+        if not prompt_hashes:
+            return {}
+        found = self._store.query("pair_answers_of_prompts", task=self._task, prompt_hashes=sorted(prompt_hashes))
+        return _answers(found)
+
+    def voted_answers(self) -> dict[str, Answer]:
+        """Every answer that a vote names."""
+        return _answers(self._store.query("pair_answers_voted", task=self._task))
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Insert rows as `derive` gives them."""
+        self._store.insert_rows(TABLE, [_stored(self._task, row) for row in rows])
+
+    def states(self) -> dict[str, tuple[Any, ...]]:
+        """What `state_of` says of every stored row, by pair id."""
+        found = self._store.query("pair_states", task=self._task)
+        return {str(row["pair_id"]): state_of(row) for row in found}
+
+
+def derive_groups(evidence: Evidence, seeds: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
+    """Derive the whole groups that ``seeds`` belong to, and those that they push over a user's cap."""
+    rows = _groups(evidence, seeds, seeds, policy)
+    users = {vote.user for vote in seeds if vote.user}
+    cast_by = {vote.id: vote for vote in [*evidence.votes_of(users), *seeds] if vote.user in users}
+    capped = over_cap(cast_by.values(), policy.max_pairs_per_user)
+    # a vote that came late but is early can displace another target, whose row must say so
+    admitted = {vote.user for vote in seeds if (vote.user, vote.target) not in capped}
+    displaced = [vote for vote in cast_by.values() if vote.user in admitted and (vote.user, vote.target) in capped]
+    if displaced:
+        rows += _groups(evidence, displaced, seeds, policy)
+    return list({row["pair_id"]: row for row in rows}.values())
+
+
+def _groups(evidence: Evidence, members: Sequence[Vote], unstored: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
+    targets = {vote.target for vote in members}
+    ids = {i for vote in members for i in (vote.inference_id, vote.compared_with) if i}
+    thumbed = {vote.inference_id for vote in members if vote.kind == "thumb" and vote.inference_id}
+    answers = evidence.answers(ids)
+    siblings = evidence.thumbed_answers({answers[i].prompt_hash for i in thumbed if i in answers})
+    answers |= siblings
+    thumbed |= siblings.keys()
+    # displaced votes were read without their text, so the store's own copy comes last and wins
+    found = {vote.id: vote for vote in [*unstored, *evidence.votes_touching(ids | thumbed)]}
+    for vote in members:
+        found.setdefault(vote.id, vote)
+    votes = [
+        vote
+        for vote in found.values()
+        if vote.target in targets or (vote.kind == "thumb" and vote.inference_id in thumbed)
+    ]
+    users = {vote.user for vote in votes if vote.user}
+    capped = over_cap([*evidence.votes_of(users), *votes, *unstored], policy.max_pairs_per_user)
+    return derive(votes, answers, capped, policy)
+
+
+def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
+    """Derive every pair of a task at once and write the rows that changed; same rows as event by event.
+
+    Raises:
+        StoreError: ClickHouse is away.
+    """
+    evidence = Evidence(store, task)
+    votes = evidence.all_votes()
+    rows = derive(votes, evidence.voted_answers(), over_cap(votes, policy.max_pairs_per_user), policy)
+    known = evidence.states()
+    changed = [row for row in rows if known.get(row["pair_id"]) != state_of(row)]
+    evidence.write(changed)
+    dropped = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped")
+    return PairCounts(sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed))
+
+
+class Pairs:
+    """The handler: waits for its evidence, derives, writes, then calls ``after`` (the retraining trigger).
+
+    ``stale`` holds the tasks that want a `sweep`: imports, and feedback whose inference was unknown.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tasks: Mapping[str, TaskPolicy],
+        after: After | None = None,
+        waits_s: Sequence[float] = WAITS_S,
+    ) -> None:
+        """Take the parts; tasks without a policy make no pairs."""
+        self._store = store
+        self._tasks = tasks
+        self._after = after
+        self._waits_s = waits_s
+        self.stale: set[str] = set()
+
+    async def handle(self, event: Event) -> None:
+        """Re-derive what one feedback event changes.
+
+        Raises:
+            StoreError: ClickHouse is away; the event is tried again.
+        """
+        if not isinstance(event, Feedback) or event.kind not in KINDS or event.task not in self._tasks:
+            return
+        if event.source == "import":
+            self.stale.add(event.task)
+            return
+        evidence = Evidence(self._store, event.task)
+        if not await self._arrived(evidence, event):
+            self.stale.add(event.task)
+        policy = self._tasks[event.task].pairing
+        rows = await asyncio.to_thread(derive_groups, evidence, [to_vote(event)], policy)
+        await asyncio.to_thread(evidence.write, rows)
+        if self._after is not None:
+            await self._after(event.task)
+
+    async def sweep(self, task: str) -> PairCounts:
+        """Derive everything again and write what changed: repairs what arrived in an unlucky order.
+
+        Raises:
+            StoreError: ClickHouse is away; the task stays stale.
+        """
+        self.stale.discard(task)
+        try:
+            counts = await asyncio.to_thread(derive_all, self._store, task, self._tasks[task].pairing)
+        except Exception:
+            self.stale.add(task)
+            raise
+        if counts.written and self._after is not None:
+            await self._after(task)
+        return counts
+
+    async def _arrived(self, evidence: Evidence, event: Feedback) -> bool:
+        ids = {i for i in (event.inference_id, event.compared_with) if i}
+        for wait_s in (*self._waits_s, None):
+            stored = await asyncio.to_thread(evidence.has, event)
+            if stored and len(await asyncio.to_thread(evidence.answers, ids)) == len(ids):
+                return True
+            if wait_s is not None:
+                await asyncio.sleep(wait_s)
+        return False
+
+
+def register(broker: KafkaBroker, pairs: Pairs, publisher: Publisher) -> None:
+    """Subscribe the pair builder to feedback; ``publisher`` takes dead letters and what ``after`` publishes."""
+    from ratchet.infra.kafka.stream import subscribe
+
+    subscribe(broker, FEEDBACK, GROUP, pairs.handle, publisher)
+
+
+def state_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells two derivations of a pair apart (its texts follow from these)."""
+    return tuple(row[name] for name in _COMPARED)
+
+
+def _stored(task: str, row: Row) -> Row:
+    at = _EPOCH + timedelta(microseconds=row["at_us"])
+    return {name: value for name, value in row.items() if name != "at_us"} | {"task": task, "at": instant(at)}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _votes(rows: list[dict[str, Any]]) -> list[Vote]:
+    return [
+        Vote(
+            id=str(row["id"]),
+            at_us=int(row["at_us"]),
+            kind=row["kind"],
+            inference_id=_text(row["inference_id"]),
+            compared_with=_text(row["compared_with"]),
+            number=row["number"],
+            text=row["text"],
+            user=row["user"],
+            conversation_id=row["conversation_id"],
+        )
+        for row in rows
+    ]
+
+
+def _answers(rows: list[dict[str, Any]]) -> dict[str, Answer]:
+    return {str(row["id"]): Answer(**(row | {"id": str(row["id"])})) for row in rows}

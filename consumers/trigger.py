@@ -1,0 +1,157 @@
+"""The retraining trigger: counts pairs in ClickHouse, asks for training once, says why not when that changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from ratchet.consumers.rules.trigger import TriggerDecision, TriggerState, decide
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.events import Training
+from ratchet.schemas.ids import derived_id
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rows import instant
+
+UNFINISHED = frozenset({"requested", "started", "progress"})
+FAILED = frozenset({"failed", "cancelled"})
+SILENT_S = 24 * 3600.0
+"""A job without a word for so long counts as dead; without this a lost worker would end all retraining."""
+
+
+class Trigger:
+    """Considers tasks; call `consider` after pairs were written and every now and then.
+
+    A job's id is derived from what the store knew at the decision (the task, how many
+    trainings there were and when the last one was asked for), so a restart between the
+    request and its arrival in the store asks for the same job, not for a second one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        tasks: Mapping[str, TaskPolicy],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Take the parts; nothing is asked yet."""
+        self._store = store
+        self._publisher = publisher
+        self._tasks = tasks
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pending: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+
+    async def consider(self, task: str) -> TriggerDecision | None:
+        """Decide for one task and publish a request, or a refusal whose kind of reason is new.
+
+        Returns:
+            The decision; None for a task without a policy.
+
+        Raises:
+            StoreError: ClickHouse is away; nothing was decided.
+            BrokerError: the publisher's queue is full; the next call decides again.
+        """
+        policy = self._tasks.get(task)
+        if policy is None:
+            return None
+        async with self._locks[task]:
+            now = self._clock()
+            runs = await asyncio.to_thread(self._store.query, "trigger_runs", task=task)
+            state = await asyncio.to_thread(self._state, task, runs, now)
+            decision = decide(state, policy.retraining, now)
+            if decision.train:
+                self._request(
+                    task, policy, decision, state, len([run for run in runs if run["state"] != "declined"]), now
+                )
+            else:
+                self._decline(task, policy, decision, runs, now)
+            return decision
+
+    def _state(self, task: str, jobs: list[dict[str, Any]], now: datetime) -> TriggerState:
+        known = {str(job["job_id"]) for job in jobs}
+        alive = now - timedelta(seconds=SILENT_S)
+        running = next(
+            (str(job["job_id"]) for job in jobs if job["state"] in UNFINISHED and job["updated_at"] > alive), None
+        )
+        if self._pending.get(task) in known:
+            del self._pending[task]  # it arrived; from here on the store tells
+        last = max((job["requested_at"] for job in jobs), default=None)
+        day = now - timedelta(days=1)
+        return TriggerState(
+            train_pairs=self._train_pairs(task, datetime(2299, 1, 1, tzinfo=UTC)),
+            trained_pairs=self._trained(task, jobs),
+            running=self._pending.get(task) or running,
+            last_request_at=last,
+            requests_24h=sum(1 for job in jobs if job["trigger"] != "manual" and job["requested_at"] > day),
+        )
+
+    def _trained(self, task: str, jobs: list[dict[str, Any]]) -> int:
+        learned = [job for job in jobs if job["state"] not in FAILED]
+        if not learned:
+            return 0
+        job = max(learned, key=lambda job: job["requested_at"])
+        if job["train_pairs"] >= 0:
+            return int(job["train_pairs"])
+        # asked for by hand, without the count: what there was by then
+        return self._train_pairs(task, job["requested_at"])
+
+    def _train_pairs(self, task: str, until: datetime) -> int:
+        return int(self._store.query("train_pairs", task=task, until=instant(until))[0]["n"])
+
+    def _request(
+        self, task: str, policy: TaskPolicy, decision: TriggerDecision, state: TriggerState, runs: int, now: datetime
+    ) -> None:
+        since = state.last_request_at
+        job_id = derived_id(_unix_ms(since) if since else 0, "training", task, str(runs))
+        self._publisher.publish(
+            Training(
+                id=derived_id(_unix_ms(now), job_id, "requested"),
+                at=now,
+                task=task,
+                job_id=job_id,
+                state="requested",
+                method=policy.training.method,
+                trigger="pairs",
+                reason=decision.reason,
+                metrics={"train_pairs": float(state.train_pairs), "new_pairs": float(decision.new_pairs)},
+                params=policy.training.model_dump(mode="json"),
+            )
+        )
+        self._pending[task] = job_id
+        self._said.pop(task, None)
+
+    def _decline(
+        self, task: str, policy: TaskPolicy, decision: TriggerDecision, runs: list[dict[str, Any]], now: datetime
+    ) -> None:
+        if task not in self._said and runs:
+            # after a restart, what was said last is in the store
+            last = max(runs, key=lambda run: (run["requested_at"], UUID(str(run["job_id"])).int))
+            if last["state"] == "declined":
+                self._said[task] = str(last["code"])
+        if self._said.get(task) == decision.code:
+            return
+        job_id = derived_id(_unix_ms(now), "training-declined", task, decision.code)
+        self._publisher.publish(
+            Training(
+                id=derived_id(_unix_ms(now), job_id, "declined"),
+                at=now,
+                task=task,
+                job_id=job_id,
+                state="declined",
+                method=policy.training.method,
+                trigger="pairs",
+                reason=decision.reason,
+                params={"code": decision.code},
+            )
+        )
+        self._said[task] = decision.code
+
+
+def _unix_ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

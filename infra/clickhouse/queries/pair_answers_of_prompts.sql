@@ -1,0 +1,12 @@
+-- Which answers to these prompts have thumbs?
+SELECT id, toUnixTimestamp64Micro(at) AS at_us, prompt_hash, conversation_id, adapter, status, content, request
+FROM ratchet.inferences_log
+WHERE task = {task:String}
+  AND prompt_hash IN {prompt_hashes:Array(String)}
+  AND id IN
+  (
+      SELECT assumeNotNull(inference_id) FROM ratchet.feedback_log
+      WHERE task = {task:String} AND kind = 'thumb' AND inference_id IS NOT NULL
+  )
+ORDER BY ingested_at DESC
+LIMIT 1 BY id
