@@ -50,6 +50,8 @@ class Ingest:
         *,
         limits: BatchLimits | None = None,
         flood: FloodPolicy | None = None,
+        group: str = GROUP,
+        session_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; `run` connects.
@@ -61,6 +63,8 @@ class Ingest:
             flush_interval_s: seconds that a record waits for company at most.
             limits: rows and bytes of a batch; its interval wins over ``flush_interval_s``.
             flood: from when on bad messages stop the consumer.
+            group: whose offsets count; another one reads the same topics from their beginning.
+            session_timeout_s: after how many silent seconds Kafka takes this process for dead.
             clock: seconds on a steady clock.
         """
         self.dead_letters = 0
@@ -69,6 +73,9 @@ class Ingest:
         self._publisher = publisher
         self._limits = limits or BatchLimits(flush_interval_s)
         self._flood = flood or FloodPolicy()
+        self._settings = consumer(bootstrap, group_id(group), "ratchet-ingest") | {
+            "session.timeout.ms": int(session_timeout_s * 1000)
+        }
         self._clock = clock
         self._topics = {topic.name: topic for topic in TOPICS if GROUP in topic.groups}
         self._batch = Batch()
@@ -101,7 +108,7 @@ class Ingest:
                 themselves are neither dead-lettered nor acknowledged.
                 BrokerError: Kafka refuses this consumer for good, or takes no dead letters.
         """
-        reader = Consumer(consumer(self._bootstrap, group_id(GROUP), "ratchet-ingest"))
+        reader = Consumer(self._settings)
         writer = Writer(reader, self._store, self._publisher, stop)
         self._consumer, self._writer = reader, writer
         try:
