@@ -1,0 +1,135 @@
+"""Commands that train and measure: train, evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ratchet.services import wiring
+
+if TYPE_CHECKING:
+    from ratchet.trainers.job import Outcome
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+
+
+def train(
+    task: str,
+    method: Annotated[str, typer.Option(help="dpo")] = "dpo",
+    dataset: Annotated[str | None, typer.Option(help="version; none: one is built from what is stored now")] = None,
+    base_model: Annotated[Path | None, typer.Option(help="folder of the model to train on")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
+    beta: Annotated[float | None, typer.Option(min=0)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    lora_r: Annotated[int | None, typer.Option(min=1)] = None,
+    max_length: Annotated[int | None, typer.Option(min=16, help="tokens of prompt and answer together")] = None,
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="train on a part of the dataset")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    serve: Annotated[bool, typer.Option(help="load the adapter into vLLM and evaluate it there")] = True,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter now, register it, and publish what became of it."""
+    from ratchet.services.learning import train_now
+
+    if method != "dpo":
+        raise typer.BadParameter(f"{method!r}; allowed: dpo", param_hint="--method")
+    settings = wiring.settings()
+    if base_model is not None:
+        settings = settings.model_copy(update={"base_model_path": base_model, "base_model": base_model.resolve().name})
+    wanted = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "beta": beta,
+        "batch_size": batch_size,
+        "lora_r": lora_r,
+        "max_length": max_length,
+        "max_pairs": max_pairs,
+        "seed": seed,
+    }
+    params = {name: value for name, value in wanted.items() if value is not None}
+    outcome = train_now(settings, task, dataset, params, serve, _line(), lambda text: typer.echo(text, err=True))
+    _tell(outcome, as_json)
+    if outcome.adapter is None:
+        raise typer.Exit(1)
+
+
+def _line() -> Callable[[dict[str, Any]], None]:
+    """A progress line that stays in its place on a terminal, and is one line a step elsewhere."""
+    live = sys.stderr.isatty()
+
+    def show(line: dict[str, Any]) -> None:
+        last = line["step"] >= line["steps"]
+        text = (
+            f"step {line['step']}/{line['steps']}  loss {line['loss']:.4f}  "
+            f"reward accuracy {line['reward_accuracy']:.0%}  margin {line['reward_margin']:.3f}  "
+            f"{line['eta_s']:.0f} s left"
+        )
+        sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if last else "") if live else f"{text}\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def _tell(outcome: Outcome, as_json: bool) -> None:
+    training, adapter = outcome.training, outcome.adapter
+    if as_json:
+        value = {
+            "training": json.loads(training.to_bytes()),
+            "adapter": json.loads(adapter.to_bytes()) if adapter else None,
+        }
+        typer.echo(json.dumps(value))
+        return
+    if adapter is None:
+        typer.echo(f"no adapter: {training.reason}", err=True)
+        return
+    typer.echo(f"{adapter.status} {adapter.name} ({adapter.label})" + (f": {adapter.reason}" if adapter.reason else ""))
+    typer.echo(f"  trained on dataset {adapter.dataset}: " + _numbers(adapter.metrics))
+    for name, figures in adapter.evaluation.items():
+        typer.echo(f"  {name}: {_figures(figures)}")
+    typer.echo(f"  files: {adapter.path}")
+
+
+def _numbers(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+
+
+def _figures(value: Any) -> str:
+    if isinstance(value, dict) and "rate" in value:
+        interval = f"95% interval {value['low']:.1%} to {value['high']:.1%}"
+        return f"{value['k']} of {value['n']} = {value['rate']:.1%} ({interval})"
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_figures(part)}" for name, part in value.items())
+    return str(value)
+
+
+def evaluate(
+    adapter: Annotated[str | None, typer.Argument(help="an adapter's name; none with --base")] = None,
+    base: Annotated[bool, typer.Option("--base", help="measure the base model without an adapter")] = False,
+    task: Annotated[str | None, typer.Option(help="needed with --base where several tasks are declared")] = None,
+    dataset: Annotated[str | None, typer.Option(help="measure preference accuracy on this version's holdout")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an adapter, or the base model, on held-out prompts and held-out pairs."""
+    from ratchet.services.learning import evaluate_now
+
+    if (adapter is None) == (not base):
+        raise typer.BadParameter("name an adapter, or give --base", param_hint="ADAPTER")
+    result = evaluate_now(wiring.settings(), adapter, task, dataset)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(f"{result['model']} on task {result['task']}")
+    for name in ("completion", "preference_accuracy"):
+        if result[name] is not None:
+            typer.echo(f"  {name.replace('_', ' ')}: {_figures(result[name])}")
+    for note in result["notes"]:
+        typer.echo(f"  not measured: {note}")
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (train, evaluate)

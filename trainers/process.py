@@ -1,0 +1,143 @@
+"""One training run in a process group of its own: started, watched, ended with whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ratchet.infra.embedded import guard
+from ratchet.infra.embedded.child import last_line
+from ratchet.schemas.errors import TrainingError
+from ratchet.trainers.dpo_job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
+
+Progress = dict[str, Any]
+"""A line of progress.jsonl: ``step, steps, loss, reward_accuracy, reward_margin, grad_norm, lr, eta_s``."""
+
+TRAINER = "ratchet.trainers.train_dpo"
+POLL_S = 0.5
+GRACE_S = 5.0
+
+
+def result_of(output: Path) -> dict[str, Any] | None:
+    """What a run that ended left behind; None where it has not ended, or left no adapter."""
+    try:
+        result = orjson.loads((output / RESULT_FILE).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    return result if isinstance(result, dict) and "weights_sha256" in result else None
+
+
+async def run(
+    job: Path, output: Path, on_progress: Callable[[Progress], None], *, python: str = sys.executable
+) -> dict[str, Any]:
+    """Train in a child process and wait for it.
+
+    The child never outlives this process: it is ended when this coroutine is cancelled, and by a
+    guard process when this process itself is killed.
+
+    Args:
+        job: the job file.
+        output: the job's output folder; the child's log goes to ``train.log`` in it.
+        on_progress: called with every progress line, in order, about twice a second.
+        python: the interpreter, in which `ratchet` is installed.
+
+    Returns:
+        result.json of the run.
+
+    Raises:
+        TrainingError: the run stopped itself, or died; the text says why.
+    """
+    log = _clean(output)
+    watcher = await asyncio.create_subprocess_exec(
+        python, "-I", "-S", guard.__file__, stdin=asyncio.subprocess.PIPE, process_group=0
+    )
+    assert watcher.stdin is not None
+    try:
+        with log.open("ab") as sink:
+            child = await asyncio.create_subprocess_exec(
+                python,
+                "-m",
+                TRAINER,
+                "--job",
+                str(job),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                process_group=0,
+            )
+        watcher.stdin.write(f"+{child.pid}\n".encode())
+        await watcher.stdin.drain()
+        try:
+            code = await _watch(child, output / PROGRESS_FILE, on_progress)
+        finally:
+            if child.returncode is None:
+                await _end(child)
+        watcher.stdin.write(f"-{child.pid}\n".encode())
+    finally:
+        watcher.stdin.close()
+        await watcher.wait()
+    result = result_of(output)
+    if code == 0 and result is not None:
+        return result
+    raise TrainingError(_epitaph(code, output, log))
+
+
+def _clean(output: Path) -> Path:
+    """Take away what an earlier, killed attempt left, so that it is not taken for this one's; gives the log's path."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in (PROGRESS_FILE, RESULT_FILE):
+        (output / name).unlink(missing_ok=True)
+    return output / "train.log"
+
+
+async def _watch(child: asyncio.subprocess.Process, file: Path, on_progress: Callable[[Progress], None]) -> int:
+    offset = 0
+    ended = asyncio.create_task(child.wait())
+    try:
+        while True:
+            await asyncio.wait({ended}, timeout=POLL_S)
+            offset = _read_progress(file, offset, on_progress)
+            if ended.done():
+                return ended.result()
+    finally:
+        ended.cancel()
+
+
+def _read_progress(file: Path, offset: int, on_progress: Callable[[Progress], None]) -> int:
+    try:
+        with file.open("rb") as lines:
+            lines.seek(offset)
+            fresh = lines.read()
+    except FileNotFoundError:
+        return offset
+    whole = fresh.rfind(b"\n") + 1  # a line that is still being written waits for the next look
+    for line in fresh[:whole].splitlines():
+        on_progress(orjson.loads(line))
+    return offset + whole
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), GRACE_S)
+            return
+
+
+def _epitaph(code: int, output: Path, log: Path) -> str:
+    if code == EXIT_TRAINING:
+        with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError, KeyError):
+            return str(orjson.loads((output / RESULT_FILE).read_bytes())["error"])
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    if code == -signal.SIGKILL:
+        how += " (out of memory?)"
+    return f"the training process {how}: {last_line(log) or 'it said nothing'}; its log: {log}"

@@ -1,0 +1,316 @@
+"""The training worker: a request on `ratchet.training` becomes a registered adapter, or a reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ratchet.infra import clock
+from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, RatchetError, TrainingError
+from ratchet.schemas.events import Adapter, Event, Training
+from ratchet.schemas.ids import BASE, derived_id
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.trainers import dataset as datasets
+from ratchet.trainers import job as jobs
+from ratchet.trainers import process, registry
+from ratchet.trainers.dataset import Dataset
+from ratchet.trainers.evaluate import Completion, completion, completion_check
+from ratchet.trainers.job import Outcome, Plan
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from ratchet.infra.clickhouse.client import Store
+    from ratchet.infra.kafka.publisher import Publisher
+
+log = logging.getLogger("ratchet.trainer")
+MAX_POLL_INTERVAL_S = 86_400
+"""A run may take a day before Kafka thinks its worker dead."""
+
+
+class Stopped(RatchetError):
+    """The worker was stopped in the middle of a job: not done, to be done again by the next one."""
+
+
+class Replicas(Protocol):
+    """Every vLLM replica, as far as training needs them."""
+
+    def load_adapter(self, name: str, path: Path | str) -> None:
+        """Load an adapter everywhere; raises `ModelError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where a new adapter is loaded, and where it is asked the held-out prompts."""
+
+    replicas: Replicas
+    chat: Callable[[], AsyncOpenAI]
+    """Makes a client of one replica; closed after each evaluation."""
+
+
+class Worker:
+    """Runs training jobs, one at a time for each task.
+
+    Args:
+        store: ClickHouse.
+        publisher: where the events go.
+        serving: vLLM; None registers adapters without loading or asking them.
+        home: Ratchet's home.
+        config_dir: the folder that `TaskPolicy.evaluation` is relative to.
+        tasks: the policies.
+        base_model: the base model's served name.
+        base_model_path: gives the base model's folder (and may have to unpack it first).
+        derive: derives a task's pairs from the stored feedback before a dataset is built.
+        now: the clock.
+        python: interpreter of the training process.
+        patience_s: how long a vLLM that refuses or is away is asked again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        serving: Serving | None,
+        *,
+        home: Path,
+        config_dir: Path,
+        tasks: Mapping[str, TaskPolicy],
+        base_model: str,
+        base_model_path: Callable[[], Path],
+        derive: Callable[[str], object],
+        now: Callable[[], datetime] = clock.now,
+        python: str = sys.executable,
+        patience_s: float = 300.0,
+    ) -> None:
+        self._store, self._publisher, self._serving = store, publisher, serving
+        self._home, self._config_dir, self._tasks = home.resolve(), config_dir, tasks
+        self._base_model, self._base_model_path = base_model, base_model_path
+        self._derive, self._now, self._python, self._patience_s = derive, now, python, patience_s
+        self._running: set[asyncio.Task[Outcome]] = set()
+        self._stopping = False
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def handle(self, event: Event) -> None:
+        """Handle one event of `ratchet.training`: train for a request, pass over everything else."""
+        if isinstance(event, Training) and event.state == "requested":
+            job = asyncio.create_task(self.run(event))
+            self._running.add(job)
+            try:
+                ended = (await asyncio.shield(job)).training
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    job.cancel()
+                    raise
+                raise Stopped(f"job {event.job_id} was stopped; it is done again") from None
+            finally:
+                self._running.discard(job)
+            log.info("job %s of task %s %s: %s", ended.job_id, ended.task, ended.state, ended.reason or ended.adapter)
+
+    async def stop(self) -> None:
+        """End what is running; its requests stay unacknowledged, so the next worker does them again."""
+        self._stopping = True
+        running = list(self._running)
+        for job in running:
+            job.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def run(
+        self,
+        request: Training,
+        *,
+        dataset: Dataset | None = None,
+        on_progress: Callable[[process.Progress], None] | None = None,
+    ) -> Outcome:
+        """Do one job to its end; a job that ended before is only told again.
+
+        Args:
+            request: the `requested` event; ``params`` go over the policy's recipe.
+            dataset: the version to train on; None builds one from everything that is stored now.
+            on_progress: called with each progress line.
+
+        Returns:
+            The events that ended it, already published.
+
+        Raises:
+            StoreError: ClickHouse is away: the job is to be tried again.
+            BrokerError: Kafka is: likewise.
+        """
+        async with self._locks[request.task]:
+            folder = self._home / "jobs" / request.job_id
+            outcome = jobs.read_outcome(folder)
+            if outcome is None:
+                try:
+                    outcome = await self._train(request, folder, dataset, on_progress)
+                except (DatasetError, TrainingError, ModelError) as error:
+                    outcome = Outcome(self._event(request, "failed", reason=str(error)), None)
+                jobs.write_outcome(folder, outcome)
+            # The adapter first: whoever sees the job finished finds the adapter there.
+            if outcome.adapter is not None:
+                self._publisher.publish(outcome.adapter)
+            self._publisher.publish(outcome.training)
+            return outcome
+
+    async def _train(
+        self,
+        request: Training,
+        folder: Path,
+        dataset: Dataset | None,
+        on_progress: Callable[[process.Progress], None] | None,
+    ) -> Outcome:
+        policy = self._tasks.get(request.task, TaskPolicy())
+        dataset = dataset or jobs.planned_dataset(folder, self._home) or await self._build(request.task, policy)
+        base_path = await asyncio.to_thread(self._base_model_path)
+        wanted = {"method": request.method} | request.params
+        planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
+
+        result = process.result_of(folder)
+        if result is None:
+            self._publisher.publish(self._event(request, "started", dataset=dataset.version, steps=None))
+
+            def told(line: process.Progress) -> None:
+                try:
+                    self._publisher.publish(self._progress(request, dataset.version, line))
+                except BrokerError as error:
+                    # Progress is news, not record: no run ends for it.
+                    log.warning("progress of job %s was not published: %s", request.job_id, error)
+                if on_progress is not None:
+                    on_progress(line)
+
+            result = await process.run(planned.job_file, folder, told, python=self._python)
+        placed = await asyncio.to_thread(self._place, request, folder, str(result["weights_sha256"]))
+        evaluated = await self._evaluate(request.task, policy, placed)
+        adapter = self._register(request, policy, planned, placed, result, evaluated)
+        metrics = jobs.figures(result) | ({"completion": evaluated.rate} if evaluated else {})
+        ended = self._event(
+            request,
+            "finished",
+            dataset=dataset.version,
+            adapter=adapter.name,
+            metrics=metrics,
+            reason=adapter.reason,
+            params=planned.params | ({"max_pairs": planned.max_pairs} if planned.max_pairs else {}),
+        )
+        return Outcome(ended, adapter)
+
+    async def _build(self, task: str, policy: TaskPolicy) -> Dataset:
+        def work() -> Dataset:
+            self._derive(task)
+            file = self._evaluation_file(policy)
+            questions = datasets.evaluation_questions(file) if file else frozenset()
+            share = policy.pairing.holdout
+            return datasets.build(self._store, self._home, task, self._now(), holdout=share, evaluation=questions)
+
+        return await asyncio.to_thread(work)
+
+    def _place(self, request: Training, folder: Path, sha256: str) -> registry.Placed:
+        taken = [str(row["name"]) for row in self._store.query("adapter_names", task=request.task)]
+        placed = registry.place(self._home, request.task, request.job_id, folder / "adapter", taken)
+        if placed.weights_sha256 != sha256:
+            raise TrainingError(f"{placed.folder}: the weights are not those that the run wrote (sha256 differs)")
+        return placed
+
+    async def _evaluate(self, task: str, policy: TaskPolicy, placed: registry.Placed) -> Completion | None:
+        """Load the adapter everywhere and ask the held-out prompts; None where there is nothing to ask or check."""
+        if self._serving is None:
+            return None
+        await self._load(self._serving.replicas, placed)
+        file = self._evaluation_file(policy)
+        if file is None or policy.completion == "outcome":
+            return None
+        rows, check = datasets.read_evaluation(file), completion_check(task, policy)
+        client = self._serving.chat()
+        try:
+            return await completion(client, placed.name, rows, check, system_prompt=policy.system_prompt)
+        finally:
+            await client.close()
+
+    async def _load(self, replicas: Replicas, placed: registry.Placed) -> None:
+        """Load the adapter; training took long, so a replica that is starting again is waited for."""
+        wait_s, waited = 1.0, 0.0
+        while True:
+            try:
+                return await asyncio.to_thread(replicas.load_adapter, placed.name, placed.folder)
+            except ModelError as error:
+                if waited >= self._patience_s:
+                    raise ModelError(f"{placed.name} is trained but was not loaded: {error}") from error
+                log.warning("%s is not loaded yet: %s", placed.name, error)
+            await asyncio.sleep(wait_s)
+            waited, wait_s = waited + wait_s, min(2 * wait_s, 30.0)
+
+    def _register(
+        self,
+        request: Training,
+        policy: TaskPolicy,
+        planned: Plan,
+        placed: registry.Placed,
+        result: Mapping[str, Any],
+        evaluated: Completion | None,
+    ) -> Adapter:
+        evaluation: dict[str, Any] = {}
+        if evaluated is not None:
+            evaluation["completion"] = evaluated.as_json()
+        if result.get("holdout_before") and result.get("holdout_after"):
+            evaluation["preference_accuracy"] = {
+                "before": result["holdout_before"],
+                "after": result["holdout_after"],
+            }
+        stable = self._store.query("stable_adapter", task=request.task)
+        params = planned.params | ({"max_pairs": planned.max_pairs} if planned.max_pairs else {})
+        return registry.register(
+            placed,
+            task=request.task,
+            job_id=request.job_id,
+            at=self._now(),
+            method="dpo",
+            base_model=self._base_model,
+            dataset=planned.dataset.version,
+            dataset_sha256=planned.dataset.sha256,
+            parents=[row["stable"] for row in stable if row["stable"] != BASE],
+            params=params,
+            metrics=jobs.figures(result),
+            evaluation=evaluation,
+            rejected=rejection(policy.retraining.min_completion, evaluated),
+        )
+
+    def _evaluation_file(self, policy: TaskPolicy) -> Path | None:
+        return self._config_dir / policy.evaluation if policy.evaluation else None
+
+    def _progress(self, request: Training, dataset: str, line: process.Progress) -> Training:
+        metrics = {name: float(value) for name, value in line.items() if name not in ("step", "steps")}
+        return self._event(
+            request, "progress", dataset=dataset, step=line["step"], steps=line["steps"], metrics=metrics
+        )
+
+    def _event(self, request: Training, state: str, **fields: Any) -> Training:
+        at = self._now()
+        made = derived_id(int(at.timestamp() * 1000), "training", request.job_id, state, str(fields.get("step")))
+        return Training.model_validate(
+            {
+                "id": made,
+                "at": at,
+                "task": request.task,
+                "job_id": request.job_id,
+                "state": state,
+                "method": request.method,
+                "trigger": request.trigger,
+            }
+            | fields
+        )
+
+
+def rejection(least: float, evaluated: Completion | None) -> str | None:
+    """Why an adapter must not be rolled out, or None; what was not measured does not pass a floor."""
+    if least <= 0:
+        return None
+    if evaluated is None:
+        return f"completion was not measured on held-out prompts, and the task asks for at least {least:.1%}"
+    if evaluated.rate < least:
+        return f"completion {evaluated.rate:.1%} ({evaluated.k} of {evaluated.n}) is below the task's {least:.1%}"
+    return None
