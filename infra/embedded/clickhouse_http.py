@@ -101,10 +101,10 @@ class ClickHouseHttp:
         ask = Ask(scope["method"], url, headers)
         if reason := _stranger(scope, headers):
             await _send(send, Reply(reason.encode(), 403))
+        elif scope["path"] not in ("/", "/ping") or ask.method not in ("GET", "POST"):
+            await _send(send, Reply(b"There is nothing here but /, /ping and their GET and POST.\n", 404))
         elif scope["path"] == "/ping" or (ask.method == "GET" and not url.get("query")):
             await _send(send, Reply(b"Ok.\n"))
-        elif scope["path"] != "/" or ask.method not in ("GET", "POST"):
-            await _send(send, Reply(b"There is nothing here but /, /ping and their GET and POST.\n", 404))
         else:
             await self._query(ask, receive, send)
 

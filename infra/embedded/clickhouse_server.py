@@ -16,16 +16,35 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from ratchet.infra.embedded.ports import LOOPBACK
+from ratchet.infra.embedded.ports import LOOPBACK, port_taken
 from ratchet.schemas.errors import StartError
 
 
 def command(port: int, data: Path) -> list[str]:
-    """The command line that starts this server from any working directory."""
+    """The command line that starts this server from any working directory.
+
+    Raises:
+        StartError: the port is taken.
+    """
+    if port_taken(LOOPBACK, port):
+        raise StartError(f"ClickHouse cannot listen on {LOOPBACK}:{port}: another program does")
     module = "ratchet.infra.embedded.clickhouse_server"
     return [sys.executable, "-m", module, "--port", str(port), "--data", str(data.absolute())]
+
+
+def answers_ping(port: int, timeout_s: float = 1.0) -> bool:
+    """Whether the server on this port answers statements now."""
+    connection = HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def serve(port: int, data: Path) -> None:
