@@ -53,7 +53,7 @@ class Replica:
     url: str
     in_flight: int = 0
     healthy: bool = False
-    """The last poll of its models succeeded."""
+    """It took the last connection: a poll of its models succeeded, and none was refused since."""
     models: frozenset[str] = frozenset()
     down_until: float = 0.0
     last_used: int = 0
@@ -172,7 +172,7 @@ class Upstreams:
             async with response:
                 raw = await response.read()
         except TimeoutError as error:
-            self._cool(replica, repr(error))
+            self._cool(replica)
             failure = UpstreamFailure(f"{replica.url}: no answer within the timeout", kind="timeout")
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise _Again(failure, elsewhere=True) from error
@@ -181,14 +181,14 @@ class Upstreams:
             # A server may close a kept-alive connection just as it is used: that is worth a second try on itself.
             stale = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
             if not stale:
-                self._cool(replica, repr(error))
+                self._down(replica, repr(error))
             raise _Again(UpstreamFailure(f"{replica.url}: {error!r}"), elsewhere=not stale) from error
         if response.status in _CLIENT_FAULTS:
             raise UpstreamRefusal(response.status, raw)
         text = raw[:500].decode("utf-8", "replace")
         failure = UpstreamFailure(f"{replica.url}: HTTP {response.status}: {text}", code=response.status)
         if response.status == 503:
-            self._cool(replica, "503")
+            self._cool(replica)
             raise _Again(failure, elsewhere=True)
         raise failure
 
@@ -211,11 +211,14 @@ class Upstreams:
         chosen.last_used = self._uses
         return chosen
 
-    def _cool(self, replica: Replica, reason: str) -> None:
-        if replica.healthy:
-            _LOG.warning("model_server_failed", url=replica.url, reason=reason)
-        replica.healthy = False
+    def _cool(self, replica: Replica) -> None:
         replica.down_until = self._monotonic() + self._cooldown_s
+
+    def _down(self, replica: Replica, reason: str) -> None:
+        self._cool(replica)
+        if replica.healthy:
+            _LOG.warning("model_server_down", url=replica.url, reason=reason)
+        replica.healthy = False
 
     async def refresh(self) -> None:
         """Look at every replica's ``/v1/models`` now."""
@@ -231,7 +234,7 @@ class Upstreams:
                 listed = orjson.loads(await response.read())
                 models = frozenset(str(item["id"]) for item in listed["data"])
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            self._cool(replica, repr(error))
+            self._down(replica, repr(error))
             return
         if not replica.healthy:
             _LOG.info("model_server_up", url=replica.url, models=len(models))

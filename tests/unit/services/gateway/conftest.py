@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 import uvicorn
 from aiohttp import web
@@ -35,6 +36,7 @@ class ModelServer:
     """The test's model server. ``faults`` names, by model, what goes wrong with it.
 
     A fault is an HTTP status, or ``drop`` (connection closed at once), ``hang`` (no answer),
+    ``held`` (an answer once `World.hold`'s gate opens),
     ``garbage`` (200 and no JSON), ``cut`` (a stream that breaks off after its first word) or
     ``late`` (an error event after the first word).
     """
@@ -74,9 +76,13 @@ class ModelServer:
             await asyncio.sleep(60)
         if fault == "garbage":
             return web.Response(text="<html>", content_type="application/json")
+        if fault == "held":
+            assert self.gate is not None
+            await self.gate.wait()
+            return web.json_response(self.whole(request.path, body))
         if body.get("stream"):
             return await self.stream(request, body, fault)
-        if self.gate:
+        if self.gate and "held" not in self.faults.values():
             await self.gate.wait()
         return web.json_response(self.whole(request.path, body))
 
@@ -169,6 +175,13 @@ class World:
         assert len(found) == count, found
         return found
 
+    def await_metric(self, line: str) -> None:
+        """Wait until the metrics have a line (they are counted after the response)."""
+        deadline = time.monotonic() + PATIENCE_S
+        while line not in (text := httpx.get(f"{self.url}/metrics").text):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.01)
+
     def roll_out(self, *, weight_bp: int, mirror_bp: int = 0, stable: str = STABLE) -> Rollout:
         """Hand the gateway a routing table with a candidate under way."""
         table = Rollout(
@@ -190,18 +203,21 @@ class World:
         self.routes.apply(table)
         return table
 
-    def hold(self) -> Callable[[], None]:
-        """Make the model server wait; returns what lets it go on."""
-        gate = self.peer.gate = asyncio.Event()
-        return lambda: self.loop.call_soon_threadsafe(gate.set) and None
+    def hold(self, only: str | None = None) -> Callable[[], object]:
+        """Make the model server wait, with ``only`` one model of it; returns what lets it go on."""
+        gate = asyncio.Event()
+        if only:
+            self.peer.faults[only] = "held"
+        self.peer.gate = gate
+        return lambda: self.loop.call_soon_threadsafe(gate.set)
 
 
 Serve = Callable[..., World]
 
 
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start gateways with arguments of the test's own; all stop at its end."""
+@contextmanager
+def serving() -> Iterator[Serve]:
+    """Start gateways with arguments of the caller's own; all stop at the end."""
     running: list[tuple[threading.Thread, Callable[[], None]]] = []
 
     def start(peer: ModelServer | None = None, upstreams: list[str] | None = None, **arguments: Any) -> World:
@@ -234,7 +250,7 @@ def serve() -> Iterator[Serve]:
             loop = asyncio.get_running_loop()
             worlds.append(World(f"http://127.0.0.1:{port}", peer, publisher, routes, app, loop))
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started and not task.done():
+            while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells by a flag only
                 await asyncio.sleep(0.005)
             started.set()
             await task
@@ -250,14 +266,30 @@ def serve() -> Iterator[Serve]:
         running.append((thread, stop))
         return worlds[0]
 
-    yield start
-    for thread, stop in running:
-        stop()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+    try:
+        yield start
+    finally:
+        for thread, stop in running:
+            stop()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start gateways with arguments of the test's own."""
+    with serving() as start:
+        yield start
 
 
 @pytest.fixture
 def world(serve: Serve) -> World:
     """A gateway with the tasks ``support`` (with a system prompt) and ``bare``."""
     return serve()
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[World]:
+    """One gateway for all the tests of a module whose requests are refused and leave nothing behind."""
+    with serving() as start:
+        yield start()

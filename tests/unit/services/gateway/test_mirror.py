@@ -1,0 +1,78 @@
+"""Shadow copies: after the response, within their own limits, told apart from production."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from ratchet.schemas.events import Inference, Shadow
+
+CANDIDATE = "support@v2-bbbbbbbb"
+
+
+def ask(world: Any, **body: Any) -> httpx.Response:
+    """One chat request over plain HTTP."""
+    body = {"model": "support", "messages": [{"role": "user", "content": "Hello"}]} | body
+    return httpx.post(f"{world.url}/v1/chat/completions", json=body, timeout=10)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_mirrored_request_is_a_shadow_event(world: Any, stream: bool) -> None:
+    """The candidate gets the same request, whole even where the user streams, and its answer is a shadow event."""
+    rollout = world.roll_out(weight_bp=0, mirror_bp=10_000)
+    response = ask(world, stream=stream, temperature=0.1)
+    (shadow,) = world.events(Shadow, 1)
+    (event,) = world.events(Inference, 1)
+    assert shadow.inference_id == event.id == response.headers["x-ratchet-inference-id"]
+    assert (shadow.adapter, shadow.rollout_id, shadow.stream) == (CANDIDATE, rollout.rollout_id, False)
+    assert shadow.request == event.request
+    assert (shadow.response.content, shadow.completion_tokens) == ("All is well", 3)
+    copy = world.peer.requests[-1]
+    assert copy["model"] == CANDIDATE
+    assert "stream" not in copy
+    assert "stream_options" not in copy
+
+
+def test_a_failed_copy_is_an_error_of_the_shadow_alone(world: Any) -> None:
+    """The candidate's failure on a copy is a shadow event with status error; the user's request is ok."""
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    world.peer.faults[CANDIDATE] = 500
+    assert ask(world).status_code == 200
+    (shadow,) = world.events(Shadow, 1)
+    assert (shadow.status, shadow.response) == ("error", None)
+    assert "fault 500" in shadow.error
+    assert world.events(Inference, 1)[0].status == "ok"
+
+
+def test_mirrors_never_hold_users_up_and_give_way_under_load(serve: Any) -> None:
+    """With every copy stuck, users are answered all the same, and copies above the limits are left out, counted."""
+    world = serve(mirror_concurrency=1, mirror_waiting=1)
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    release = world.hold(CANDIDATE)
+    for _ in range(5):
+        assert ask(world).status_code == 200
+    world.events(Inference, 5)
+    world.await_metric("ratchet_mirrors_skipped_total 3.0")
+    world.await_metric("ratchet_mirrors_in_flight 2.0")
+    release()
+    assert {shadow.status for shadow in world.events(Shadow, 2)} == {"ok"}
+
+
+def test_a_silent_candidate_is_a_timeout_of_the_shadow(serve: Any) -> None:
+    """A copy that is never answered ends as a shadow event with status timeout."""
+    world = serve(upstream_timeout_s=0.5)
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    world.peer.faults[CANDIDATE] = "hang"
+    ask(world)
+    assert world.events(Shadow, 1)[0].status == "timeout"
+
+
+def test_nothing_is_mirrored_that_should_not_be(world: Any) -> None:
+    """Pinned requests, the candidate's own and requests that nobody answered have no copy."""
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    ask(world, model="support@v1-aaaaaaaa")
+    world.peer.faults = {"tiny": 500, "support@v1-aaaaaaaa": 500}
+    assert ask(world).status_code == 502
+    assert [body["model"] for body in world.peer.requests].count(CANDIDATE) == 0
