@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ratchet.schemas.events import Rollout, parse
 from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
+from ratchet.schemas.rows import instant
 from ratchet.services.rules.gates import Evidence, Exceedances, Means, Sample, threshold
 from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
 
@@ -39,8 +40,8 @@ class Window:
             "task": self.task,
             "rollout_id": self.rollout_id,
             "arm": self.arm,
-            "since": self.since,
-            "until": self.until,
+            "since": instant(self.since),
+            "until": instant(self.until),
         }
 
 

@@ -235,7 +235,13 @@ def undo(state: Rollout, now: datetime, event_id: str, actor: str, why: str) -> 
         raise RolloutError(f"a rollout of {state.candidate} is {state.status}: abort it instead")
     if state.previous is None:
         raise RolloutError(f"nothing to undo: no rollout of {state.task!r} was ever promoted")
-    routing = {"stable": state.previous, "previous": state.stable, "candidate": None, "weight_bp": 0, "mirror_bp": 0}
+    routing: dict[str, Any] = {
+        "stable": state.previous,
+        "previous": state.stable,
+        "candidate": None,
+        "weight_bp": 0,
+        "mirror_bp": 0,
+    }
     return _next(state, now, event_id, "undo", actor, why, status="idle", stage="", stage_started_at=now, **routing)
 
 
@@ -335,7 +341,7 @@ def _advanced(
 def _promoted(state: Rollout, now: datetime, event_id: str, actor: str, why: str, gates: list[GateResult]) -> Rollout:
     if state.candidate is None:
         raise RolloutError(f"the rollout of {state.task!r} has no candidate to promote")
-    routing = {"stable": state.candidate, "previous": state.stable, "weight_bp": 0, "mirror_bp": 0}
+    routing: dict[str, Any] = {"stable": state.candidate, "previous": state.stable, "weight_bp": 0, "mirror_bp": 0}
     return _next(state, now, event_id, "promote", actor, why, gates, status="promoted", **routing)
 
 

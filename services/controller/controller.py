@@ -1,0 +1,289 @@
+"""The rollout controller: observe (ClickHouse), decide (pure rules), act (vLLM, then the routing table).
+
+One controller runs for all tasks. Its state is the compacted topic ``ratchet.rollout``; a table
+that it publishes takes effect at every gateway, so a rollback is one event and loads nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import BrokerError, ModelError, StoreError
+from ratchet.schemas.events import Adapter, Event, Operator, Rollout
+from ratchet.schemas.policies import RolloutPolicy, TaskPolicy
+from ratchet.services.controller.observe import Questions, observe
+from ratchet.services.controller.residents import Replicas, ensure, needed
+from ratchet.services.controller.seed import rollouts
+from ratchet.services.rules.instructions import follow, refused
+from ratchet.services.rules.rollout import (
+    UNDER_WAY,
+    Decision,
+    apply,
+    begin,
+    can_supersede,
+    decide,
+    next_candidate,
+    supersede,
+)
+
+log = logging.getLogger("ratchet.controller")
+FLUSH_S = 5.0
+
+
+class Controller:
+    """Runs every task's rollout.
+
+    ``states`` are the routing tables in force and ``decisions`` the last decision of each running
+    rollout, both by task.
+
+    Args:
+        store: ClickHouse.
+        publisher: takes routing tables.
+        replicas: every vLLM replica.
+        tasks: the declared tasks.
+        clock: the present instant.
+        new_id: makes event ids.
+        interval_s: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Questions,
+        publisher: Publisher,
+        replicas: Replicas,
+        tasks: Mapping[str, TaskPolicy],
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        interval_s: float,
+    ) -> None:
+        self.states: dict[str, Rollout] = {}
+        self.decisions: dict[str, Decision] = {}
+        self._store, self._publisher, self._replicas = store, publisher, replicas
+        self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
+        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._adapters: dict[str, Adapter] = {}
+        self._asked: deque[Operator] = deque()
+        self._answered: set[str] = set()
+        self._behind: set[str] = set()
+        self._known_new: set[str] = set()
+        self._resident: dict[str, frozenset[str]] = {}
+        self._said: dict[str, str] = {}
+
+    def receive(self, event: Event) -> None:
+        """Take an event of the state topics, in their order, from any thread."""
+        self._inbox.put(event)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look, and reconcile the replicas, every ``interval_s`` seconds until ``stop`` is set.
+
+        Side by side, so that a vLLM that hangs delays no rollback.
+        """
+
+        async def looking() -> None:
+            while not stop.is_set():
+                await self.look(self._clock())
+                await _pause(stop, self._interval_s)
+
+        async def reconciling() -> None:
+            while not stop.is_set():
+                await self.reconcile()
+                await _pause(stop, self._interval_s)
+
+        await asyncio.gather(looking(), reconciling())
+
+    async def tick(self, now: datetime) -> list[Rollout]:
+        """Reconcile once, then look once; the routing tables that were published."""
+        await self.reconcile()
+        return await self.look(now)
+
+    async def reconcile(self) -> None:
+        """Load what a replica lacks of the adapters in routing tables and of those that wait.
+
+        What every replica confirmed is remembered: nothing else starts or advances.
+        """
+        self._read_inbox()
+        for task in {*self._tasks, *self.states}:
+            state = self.states.get(task)
+            names = needed(state) if state else set()
+            waiting = next_candidate(task, self._adapters.values(), state)
+            if waiting and not (state and state.status in UNDER_WAY and not can_supersede(state)):
+                names.add(waiting.name)
+            try:
+                loaded = await asyncio.to_thread(ensure, self._replicas, names, dict(self._adapters))
+            except ModelError as error:
+                self._resident[task] = frozenset()
+                self._say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
+                continue
+            self._clear(f"vLLM for {task}")
+            self._resident[task] = frozenset(names)
+            if loaded:
+                log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
+
+    async def look(self, now: datetime) -> list[Rollout]:
+        """Answer people, start what waits, judge what runs; the routing tables that were published.
+
+        People come first, since what they ask must work while ClickHouse or vLLM is away. What
+        is away is said once, and nothing is decided without it.
+        """
+        self._read_inbox()
+        published: list[Rollout] = []
+        try:
+            await self._publish_again()
+            while self._asked:
+                published.append(await self._answer(self._asked[0], now))
+                self._asked.popleft()
+            for task, policy in self._tasks.items():
+                published += await self._judge(task, policy, now)
+                published += await self._start_waiting(task, policy, now)
+        except BrokerError as error:
+            self._say("Kafka", f"Kafka takes no routing table, trying again: {error}")
+        else:
+            if published:
+                self._clear("Kafka")
+        return published
+
+    def _read_inbox(self) -> None:
+        while not self._inbox.empty():
+            match self._inbox.get_nowait():
+                case Rollout() as table:
+                    self._take_table(table)
+                case Adapter() as adapter:
+                    self._adapters[adapter.name] = adapter
+                case Operator() as asked if asked.id not in self._answered and asked not in self._asked:
+                    self._asked.append(asked)
+
+    def _take_table(self, table: Rollout) -> None:
+        held = self.states.get(table.task)
+        if held is None or table.version > held.version:
+            self.states[table.task] = table
+            self._behind.discard(table.task)
+        elif table.version < held.version:
+            # the topic was emptied and seeded with an older table than ours
+            self._behind.add(table.task)
+        if table.operator_seen:
+            self._answered.add(table.operator_seen)
+            # topic order: what was asked before the instruction that a table answers is answered too
+            asked = [one for one in self._asked if one.task == table.task]
+            for position, one in enumerate(asked):
+                if one.id == table.operator_seen:
+                    for answered in asked[: position + 1]:
+                        self._asked.remove(answered)
+
+    async def _publish_again(self) -> None:
+        for task in sorted(self._behind):
+            log.warning(
+                "%s: the rollout topic holds an older table than version %d: publishing it again",
+                task,
+                self.states[task].version,
+            )
+            await self._publish(self.states[task])
+        self._behind.clear()
+
+    async def _answer(self, asked: Operator, now: datetime) -> Rollout:
+        state, policy = self.states.get(asked.task), self._policy(asked.task)
+        table = follow(asked, state, policy, self._adapters, now, self._new_id)
+        if table.action == "start" and table.candidate:
+            try:
+                await asyncio.to_thread(ensure, self._replicas, {table.candidate}, dict(self._adapters))
+            except ModelError as error:
+                table = refused(asked, state, now, self._new_id(), f"{table.candidate} could not be loaded: {error}")
+        await self._publish(table)
+        self._answered.add(asked.id)
+        return table
+
+    async def _start_waiting(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
+        """Begin the rollout of the newest adapter that waits, unless another is in front of users."""
+        state = self.states.get(task)
+        adapter = next_candidate(task, self._adapters.values(), state)
+        if adapter is None:
+            return []
+        if state is None and not await self._is_new(task):
+            return []
+        busy = state is not None and state.status in UNDER_WAY
+        if state is not None and busy and not can_supersede(state):
+            return []
+        if adapter.name not in self._resident.get(task, frozenset()):
+            return []
+        tables = [supersede(state, adapter.name, now, self._new_id())] if state is not None and busy else []
+        before = tables[-1] if tables else state
+        tables.append(begin(task, adapter.name, policy.rollout, before, now, self._new_id(), self._new_id()))
+        for table in tables:
+            await self._publish(table)
+        return tables
+
+    async def _is_new(self, task: str) -> bool:
+        """Whether ClickHouse, too, knows no table of a task: an emptied topic must not restart from the base model."""
+        if task in self._known_new:
+            return True
+        try:
+            known = {table.task: table for table in await asyncio.to_thread(rollouts, self._store)}
+        except StoreError as error:
+            self._say("ClickHouse", f"no first rollout without ClickHouse: {error}")
+            return False
+        self._clear("ClickHouse")
+        if task in known:
+            log.warning("%s: the rollout topic lost its table: publishing version %d again", task, known[task].version)
+            await self._publish(known[task])
+            return False
+        self._known_new.add(task)
+        return True
+
+    async def _judge(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
+        state = self.states.get(task)
+        if state is None or state.status != "running":
+            self.decisions.pop(task, None)
+            return []
+        try:
+            evidence = await asyncio.to_thread(observe, self._store, state, policy, now)
+        except StoreError as error:
+            self._say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
+            return []
+        self._clear("ClickHouse")
+        if self.states.get(task) is not state:
+            return []  # another controller's table came in meanwhile
+        decision = decide(state, evidence, policy.rollout, now)
+        self.decisions[task] = decision
+        if decision.action == "wait":
+            return []
+        if decision.action in ("advance", "promote") and state.candidate not in self._resident.get(task, frozenset()):
+            return []
+        table = apply(state, decision, policy.rollout, now, self._new_id())
+        await self._publish(table)
+        return [table]
+
+    async def _publish(self, table: Rollout) -> None:
+        self._publisher.publish(table)
+        self.states[table.task] = table
+        log.info("%s: %s %s: %s", table.task, table.action, table.stage, table.reason)
+        left = await asyncio.to_thread(self._publisher.flush, FLUSH_S)
+        if left:
+            self._say("delivery", f"Kafka has not taken {left} records yet; they are kept and sent again")
+        else:
+            self._clear("delivery")
+
+    def _policy(self, task: str) -> RolloutPolicy | None:
+        policy = self._tasks.get(task)
+        return policy.rollout if policy else None
+
+    def _say(self, about: str, message: str) -> None:
+        """Log a trouble when it begins or changes, not at every tick."""
+        if self._said.get(about) != message:
+            self._said[about] = message
+            log.warning("%s", message)
+
+    def _clear(self, about: str) -> None:
+        if self._said.pop(about, None):
+            log.warning("%s: fine again", about)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

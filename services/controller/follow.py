@@ -1,0 +1,31 @@
+"""Running the controller on Kafka: its state comes from the topics before it acts for the first time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ratchet.infra.kafka.tail import Tail
+from ratchet.schemas.topics import ADAPTER, ROLLOUT
+from ratchet.services.controller.controller import Controller
+
+log = logging.getLogger("ratchet.controller")
+SAY_S = 10.0
+
+
+async def control(controller: Controller, bootstrap: str, stop: asyncio.Event) -> None:
+    """Follow the state topics and run the controller until ``stop`` is set.
+
+    Nothing is decided before both topics were read to their end, however long Kafka takes.
+    """
+    # adapters first: a routing table names adapters whose paths the registry knows
+    tails = [Tail(bootstrap, topic, controller.receive) for topic in (ADAPTER, ROLLOUT)]
+    try:
+        for tail in tails:
+            tail.start()
+            while not stop.is_set() and not await asyncio.to_thread(tail.caught_up, SAY_S):
+                log.warning("still reading the state topics at %s", bootstrap)
+        await controller.run(stop)
+    finally:
+        for tail in tails:
+            await asyncio.to_thread(tail.close)

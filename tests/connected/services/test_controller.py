@@ -1,0 +1,311 @@
+"""The controller against the real engine and HTTP replicas: stages, aborts, restarts, people.
+
+``traffic``, ``replicas`` and ``tables`` are the fixtures of this folder's conftest.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.infra.models.vllm import VllmClient
+from ratchet.schemas.errors import StoreError
+from ratchet.schemas.events import Operator, Rollout
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.services.controller.controller import Controller
+
+POLICY = TaskPolicy.model_validate(
+    {
+        "completion": "ticket",
+        "checks": [{"name": "ticket", "kind": "length", "min": 1}],
+        "rollout": {
+            "gates": [
+                {"metric": "completion", "margin": 0.1, "planned_n": 200},
+                {"metric": "error_rate", "margin": 0.1, "planned_n": 200},
+                {"metric": "latency_p95", "margin": 0.5, "margin_kind": "rel"},
+                {"metric": "satisfaction", "margin": 0.15, "planned_n": 200},
+            ],
+            "stages": [
+                {"name": "shadow", "mirror_bp": 10_000, "min_duration_s": 60, "max_wait_s": 600},
+                {"name": "20%", "weight_bp": 2_000, "min_duration_s": 60, "max_wait_s": 600},
+                {"name": "100%", "weight_bp": 10_000, "min_duration_s": 60, "max_wait_s": 600},
+            ],
+        },
+    }
+)
+N = 600
+EVERY = timedelta(seconds=100)
+
+
+class Loop:
+    """A controller whose tables are stored and come back, as through Kafka."""
+
+    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None) -> None:
+        self.traffic, self.replicas = traffic, replicas
+        self.now: datetime = traffic.start
+        self.publisher = MemoryPublisher()
+        self.controller = Controller(
+            store=store or traffic.store,
+            publisher=self.publisher,
+            replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
+            tasks={traffic.task: POLICY},
+            clock=lambda: self.now,
+            new_id=lambda: traffic.new_id(self.now),
+            interval_s=0.01,
+        )
+
+    async def tick(self, seconds: float = 0) -> list[Rollout]:
+        """Let time pass and look once."""
+        self.now += timedelta(seconds=seconds)
+        tables = await self.controller.tick(self.now)
+        self.traffic.write(*tables)
+        for table in tables:
+            self.controller.receive(table)
+        return tables
+
+    @property
+    def state(self) -> Rollout:
+        """The routing table in force."""
+        return self.controller.states[self.traffic.task]
+
+    async def begin(self, number: int = 1) -> Rollout:
+        """Register an adapter and see its rollout start."""
+        adapter = self.traffic.adapter(number, self.now)
+        self.controller.receive(adapter)
+        (table,) = await self.tick()
+        assert (table.action, table.candidate) == ("start", adapter.name)
+        return table
+
+    def healthy(self, *arms: str) -> None:
+        """Traffic of the present stage in which both arms do equally well."""
+        for arm in arms:
+            self.traffic.calls(self.state, arm, self.now, N, completed=570, thumbs_up=500)
+
+    def asks(self, verb: str, **fields: Any) -> Operator:
+        """A person's instruction arrives."""
+        body = {
+            "id": self.traffic.new_id(self.now),
+            "at": self.now,
+            "task": self.traffic.task,
+            "verb": verb,
+            "who": "ada",
+        }
+        asked = Operator.model_validate(body | fields)
+        self.controller.receive(asked)
+        return asked
+
+
+async def test_a_healthy_adapter_is_loaded_everywhere_then_goes_all_the_way(traffic: Any, replicas: list[Any]) -> None:
+    """Shadow, 20%, 100%, promoted: each step on its own evidence, 100% against the 20% stage's frozen stable arm."""
+    loop = Loop(traffic, replicas)
+    shadow = await loop.begin()
+    assert all(replica.loads == [shadow.candidate] for replica in replicas)
+    assert (shadow.stable, shadow.stage, shadow.mirror_bp, shadow.weight_bp) == ("base", "shadow", 10_000, 0)
+    assert await loop.tick(61) == []
+    mirrored = traffic.calls(shadow, "stable", loop.now, N, completed=570)
+    traffic.mirror(shadow, mirrored, completed=570)
+    (second,) = await loop.tick(100)
+    assert (second.action, second.stage) == ("advance", "20%")
+    assert [(gate.gate, gate.stable.n, gate.candidate.n) for gate in second.gates] == [
+        ("completion", N, N),
+        ("error_rate", N, N),
+        ("latency_p95", N, N),
+    ]
+    loop.healthy("stable", "canary")
+    (third,) = await loop.tick(100)
+    assert (third.action, third.stage, third.weight_bp) == ("advance", "100%", 10_000)
+    assert await loop.tick(100) == [], "no candidate request at 100% yet"
+    loop.healthy("canary")
+    (last,) = await loop.tick(100)
+    assert (last.action, last.stable, last.previous, last.weight_bp) == ("promote", shadow.candidate, "base", 0)
+    assert [(gate.gate, gate.verdict, gate.stable.n) for gate in last.gates] == [
+        (name, "pass", N) for name in ("completion", "error_rate", "latency_p95", "satisfaction")
+    ]
+    assert loop.publisher.events == [shadow, second, third, last]
+
+
+async def test_failed_calls_count_as_not_completed_and_abort(traffic: Any, replicas: list[Any]) -> None:
+    """A candidate whose calls fail (users get the fallback) is aborted at once with the figures in the audit log."""
+    loop = Loop(traffic, replicas)
+    loop.controller.receive((await loop.begin()).model_copy(update={"stage": "20%", "weight_bp": 2_000, "version": 2}))
+    await loop.tick()
+    traffic.calls(loop.state, "stable", loop.now, N, completed=590)
+    traffic.calls(loop.state, "canary", loop.now, 150, completed=100, errors=50)
+    (table,) = await loop.tick(1)
+    assert (table.action, table.status, table.weight_bp, table.stable) == ("abort", "aborted", 0, "base")
+    figures = {gate.gate: (gate.verdict, gate.candidate.n, gate.candidate.value) for gate in table.gates}
+    assert figures["completion"] == ("fail", 150, pytest.approx(100 / 150))
+    assert figures["error_rate"] == ("fail", 150, pytest.approx(50 / 150))
+    assert await loop.tick(1_000) == [], "what was aborted never comes back by itself"
+
+
+async def test_a_slow_candidate_is_aborted(traffic: Any, replicas: list[Any]) -> None:
+    """Twice the latency exceeds the stable arm's own P95 plus half of it."""
+    loop = Loop(traffic, replicas)
+    shadow = await loop.begin()
+    calls = traffic.calls(shadow, "stable", loop.now, N, completed=570)
+    traffic.mirror(shadow, calls, completed=570, latency_ms=200)
+    (table,) = await loop.tick(10)
+    assert table.action == "abort"
+    assert table.reason.startswith(f"latency_p95: {N} of the candidate's {N} calls took longer than 164 ms")
+
+
+async def test_no_stable_arm_in_the_audit_log_means_no_promotion(traffic: Any, replicas: list[Any]) -> None:
+    """At 100% with an unknown stage before it, the rollout waits and then pauses: nothing was compared."""
+    loop = Loop(traffic, replicas)
+    unknown = {"rollout_id": traffic.new_id(), "stage": "100%", "weight_bp": 10_000, "version": 2}
+    loop.controller.receive((await loop.begin()).model_copy(update=unknown))
+    await loop.tick()
+    loop.healthy("canary")
+    assert await loop.tick(300) == []
+    assert {gate.reason for gate in loop.controller.decisions[traffic.task].gates} == {
+        f"{name}: nothing observed" for name in ("completion", "error_rate", "latency_p95", "satisfaction")
+    }
+    (table,) = await loop.tick(300)
+    assert (table.action, table.status, table.weight_bp) == ("pause", "paused", 10_000)
+
+
+async def test_nothing_starts_before_every_replica_confirms(
+    traffic: Any, replicas: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One replica that refuses to load holds the rollout back; it is said once, and goes on when it can."""
+    loop = Loop(traffic, replicas)
+    replicas[1].refuses = True
+    loop.controller.receive(traffic.adapter(1))
+    with caplog.at_level(logging.WARNING, "ratchet.controller"):
+        for _ in range(3):
+            assert await loop.tick(1) == []
+        assert [message for message in caplog.messages if "no adapter_config.json there" in message] == caplog.messages
+        assert len(caplog.messages) == 1
+    replicas[1].refuses = False
+    (table,) = await loop.tick(1)
+    assert table.action == "start"
+
+
+async def test_a_restarted_replica_gets_its_adapters_back(traffic: Any, replicas: list[Any]) -> None:
+    """Stable, previous and candidate are loaded again where a replica forgot them; an aborted candidate is not."""
+    loop = Loop(traffic, replicas)
+    first = await loop.begin(1)
+    loop.asks("promote", full=True)
+    await loop.tick(1)
+    second = await loop.begin(2)
+    replicas[0].adapters.clear()
+    await loop.tick(1)
+    assert replicas[0].adapters.keys() == {first.candidate, second.candidate}
+    loop.asks("abort")
+    await loop.tick(1)
+    replicas[0].adapters.clear()
+    await loop.tick(1)
+    assert replicas[0].adapters.keys() == {first.candidate}
+
+
+async def test_a_newer_adapter_supersedes_one_that_nobody_saw_and_waits_for_one_that_users_see(
+    traffic: Any, replicas: list[Any]
+) -> None:
+    """In shadow the newer one takes over; at 20% it waits until the rollout before it has ended."""
+    loop = Loop(traffic, replicas)
+    first = await loop.begin(1)
+    loop.controller.receive(traffic.adapter(2, loop.now + EVERY))
+    ended, begun = await loop.tick(1)
+    assert (ended.action, ended.candidate, ended.mirror_bp) == ("supersede", first.candidate, 0)
+    assert (begun.action, begun.version, begun.stable) == ("start", ended.version + 1, "base")
+    loop.asks("promote")
+    await loop.tick(1)
+    assert loop.state.stage == "20%"
+    third = traffic.adapter(3, loop.now + EVERY)
+    loop.controller.receive(third)
+    assert await loop.tick(1) == []
+    loop.asks("abort")
+    tables = await loop.tick(1) + await loop.tick(1)
+    assert [table.action for table in tables] == ["abort", "start"]
+    assert loop.state.candidate == third.name
+
+
+async def test_people_are_answered_once_and_never_overridden(traffic: Any, replicas: list[Any]) -> None:
+    """A paused rollout stays whatever the evidence says; a replayed instruction is not followed again."""
+    loop = Loop(traffic, replicas)
+    shadow = await loop.begin()
+    asked = loop.asks("pause", why="looking into it")
+    (paused,) = await loop.tick(1)
+    assert (paused.status, paused.actor, paused.reason, paused.operator_seen) == (
+        "paused",
+        "ada",
+        "looking into it",
+        asked.id,
+    )
+    calls = traffic.calls(shadow, "stable", loop.now, N, completed=570)
+    traffic.mirror(shadow, calls, completed=0)
+    loop.controller.receive(asked)
+    assert await loop.tick(10_000) == []
+    restarted = Loop(traffic, replicas)
+    for event in (shadow, asked, paused):
+        restarted.controller.receive(event)
+    assert await restarted.tick() == []
+    assert restarted.state == paused
+
+
+async def test_an_instruction_given_while_no_controller_ran_is_followed(traffic: Any, replicas: list[Any]) -> None:
+    """After a restart the topic's last instruction that no table answers is carried out."""
+    loop = Loop(traffic, replicas)
+    shadow = await loop.begin()
+    restarted = Loop(traffic, replicas)
+    restarted.controller.receive(shadow)
+    restarted.asks("abort")
+    (table,) = await restarted.tick()
+    assert (table.action, table.actor) == ("abort", "ada")
+
+
+class Away:
+    """A ClickHouse that is away."""
+
+    def query(self, name: str, /, **_: Any) -> list[dict[str, Any]]:
+        """Refuse."""
+        raise StoreError(f"ClickHouse: {name}: connection refused")
+
+
+async def test_without_clickhouse_nothing_is_decided_and_people_still_are_heard(
+    traffic: Any, replicas: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even a timeout is acted on without evidence; a person's abort goes through; vLLM may be away too."""
+    shadow = await Loop(traffic, replicas).begin()
+    loop = Loop(traffic, replicas, store=Away())
+    loop.controller.receive(shadow)
+    with caplog.at_level(logging.WARNING, "ratchet.controller"):
+        assert await loop.controller.tick(loop.now + 100 * EVERY) == []
+        assert await loop.controller.tick(loop.now + 101 * EVERY) == []
+    assert len([message for message in caplog.messages if "nothing is decided without ClickHouse" in message]) == 1
+    for replica in replicas:
+        replica.stop()
+    loop.asks("abort")
+    (table,) = await loop.controller.tick(loop.now)
+    assert (table.action, table.mirror_bp) == ("abort", 0)
+
+
+async def test_a_lost_topic_does_not_restart_from_the_base_model(traffic: Any, replicas: list[Any]) -> None:
+    """Where the topic has no table but ClickHouse has, that one is published again, not a first rollout."""
+    before = Loop(traffic, replicas)
+    await before.begin()
+    before.asks("promote", full=True)
+    (promoted,) = await before.tick(1)
+    loop = Loop(traffic, replicas)
+    loop.controller.receive(traffic.adapter(1))
+    assert await loop.tick() == []
+    assert loop.publisher.events == [promoted]
+    assert loop.state == promoted
+
+
+async def test_an_older_table_on_the_topic_is_answered_with_the_newer_one(traffic: Any, replicas: list[Any]) -> None:
+    """A topic that was seeded behind the running controller gets the controller's table again."""
+    loop = Loop(traffic, replicas)
+    first = await loop.begin()
+    loop.asks("pause")
+    (paused,) = await loop.tick(1)
+    loop.publisher.events.clear()
+    loop.controller.receive(first)
+    await loop.tick()
+    assert loop.publisher.events == [paused]
+    assert loop.state == paused
