@@ -185,24 +185,36 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all children, the last one started first: SIGTERM, after the grace SIGKILL."""
         while self._running:
-            running = self._running.pop()
-            running.signal_leader(signal.SIGTERM)
-            deadline = self._clock() + self._grace_s
-            while running.process.poll() is None and self._clock() < deadline and self._stops < 2:
-                self._sleep(0.02)
-            self._bury(running)
-            self._progress(Notice(running.child.name, State.STOPPED, self._clock() - running.started_at))
+            self._stop_one(self._running.pop())
         if self._guard is not None:
             assert self._guard.stdin is not None
             self._guard.stdin.close()
             self._guard.wait()
             self._guard = None
 
+    def stop_last(self, name: str) -> bool:
+        """Stop one child ahead of the others if it is the one started last; returns whether it was.
+
+        For a clean end in two steps: no more traffic comes in, then the rest finishes its work.
+        """
+        if not self._running or self._running[-1].child.name != name:
+            return False
+        self._stop_one(self._running.pop())
+        return True
+
     def __enter__(self) -> Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _stop_one(self, running: Running) -> None:
+        running.signal_leader(signal.SIGTERM)
+        deadline = self._clock() + self._grace_s
+        while running.process.poll() is None and self._clock() < deadline and self._stops < 2:
+            self._sleep(0.02)
+        self._bury(running)
+        self._progress(Notice(running.child.name, State.STOPPED, self._clock() - running.started_at))
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         if self._guard is None:

@@ -85,6 +85,15 @@ def test_children_start_in_order_and_stop_in_reverse(supervisor: Supervisor, sai
     assert "one" in said.of(State.WAITING)
 
 
+def test_the_last_child_can_be_stopped_ahead(supervisor: Supervisor, said: Said, tmp_path: Path) -> None:
+    """Only if it is the one that is named."""
+    for name in ("broker", "gateway"):
+        supervisor.start(child(tmp_path, name, SLEEP))
+    assert not supervisor.stop_last("broker")
+    assert supervisor.stop_last("gateway")
+    assert said.of(State.STOPPED) == ["gateway"]
+
+
 def test_a_child_that_ends_before_it_is_ready_ends_the_start(supervisor: Supervisor, tmp_path: Path) -> None:
     """With its status and its own last words."""
     dying = child(tmp_path, "broker", "import sys; sys.exit('the port is taken')", lambda: False)
