@@ -140,7 +140,11 @@ def test_rows_are_streamed(client: Any) -> None:
 
 def test_an_error_in_the_middle_of_a_stream_is_an_error(client: Any) -> None:
     """The status is out by then: the body says it, and the client raises."""
-    sql = "SELECT throwIf(number = 390000, 'on purpose'), toString(number) FROM numbers(400000)"
+    # small blocks on one thread: the engine cannot reach the error before the first megabyte is out
+    sql = (
+        "SELECT throwIf(number = 30000, 'on purpose'), repeat('x', 1000) FROM numbers(40000)"
+        " SETTINGS max_block_size = 500, max_threads = 1"
+    )
     with pytest.raises(StreamFailureError, match="on purpose"), client.query_rows_stream(sql) as rows:
         for _ in rows:
             pass
