@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".ratchet"), description="everything Ratchet keeps on this machine")
     kafka_bootstrap: str | None = Field(None, description="None: the embedded broker")
     kafka_idempotence: bool | None = Field(None, description="None: on for a real Kafka, off for the embedded broker")
+    kafka_replication: Annotated[int, Field(ge=1, le=9)] = Field(1, description="copies of each new topic")
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
     vllm_urls: Annotated[list[str], NoDecode] = []
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""

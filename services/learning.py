@@ -1,9 +1,8 @@
-"""Put together what learns: the training worker over the settings' parts, for the command and for the service."""
+"""Put together what learns: datasets, training and evaluation over the settings' parts."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,33 +95,6 @@ def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving
         base_model_path=lambda: base_model_path(s),
         derive=lambda task: derive_pairs(s, store, task),
     )
-
-
-def run_worker(s: Settings) -> None:
-    """Serve `ratchet.training` until SIGTERM or SIGINT; a run under way is ended and done again later."""
-    asyncio.run(_serve(s))
-
-
-async def _serve(s: Settings) -> None:
-    from ratchet.infra.kafka.stream import make_broker, subscribe
-    from ratchet.schemas.topics import TRAINING
-    from ratchet.trainers.worker import MAX_POLL_INTERVAL_S
-
-    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-trainer")
-    worker = make_worker(s, store, publisher, serving(s))
-    broker = make_broker(s.kafka)
-    subscribe(broker, TRAINING, "trainer", worker.handle, publisher, max_poll_interval_s=MAX_POLL_INTERVAL_S)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
-        await broker.start()
-        await stop.wait()
-        await worker.stop()
-        await broker.stop()
-    finally:
-        await asyncio.to_thread(publisher.close)
-        store.close()
 
 
 def build_dataset(

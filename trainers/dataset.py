@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -128,6 +129,33 @@ def build(
     built = load(folder)
     store.insert_rows("datasets_log", [_log_row(built)])
     return built
+
+
+def rework(store: Store, home: Path, parent: Dataset, now: datetime, change: Callable[[Row], Row], why: str) -> Dataset:
+    """Make a version out of another one by changing each of its rows; the manifest names the parent and says why.
+
+    Args:
+        store: ClickHouse, which lists the version.
+        home: Ratchet's home.
+        parent: the version to start from.
+        now: when this is done, for the manifest.
+        change: gives the new row for an old one; both sides of the dataset are changed.
+        why: for the manifest, e.g. ``"chosen and rejected exchanged"``.
+    """
+    raw = {side: b"".join(orjson.dumps(change(row)) + b"\n" for row in parent.rows(side)) for side in SIDES}
+    sha256 = rules.digest(parent.task, KIND, raw["train"], raw["holdout"])
+    folder = home / "datasets" / parent.task / sha256[:12]
+    if not (folder / "manifest.json").is_file():
+        files = {
+            side: parent.manifest["files"][side]
+            | {"bytes": len(raw[side]), "sha256": hashlib.sha256(raw[side]).hexdigest()}
+            for side in SIDES
+        }
+        changed = {"version": sha256[:12], "sha256": sha256, "parent": parent.version, "change": why, "files": files}
+        _write(folder, raw, parent.manifest | changed | {"created_at": now.isoformat()})
+    made = load(folder)
+    store.insert_rows("datasets_log", [_log_row(made)])
+    return made
 
 
 def _log_row(dataset: Dataset) -> dict[str, Any]:

@@ -68,6 +68,20 @@ def read_migrations(folder: Traversable | None = None) -> list[Migration]:
     return found
 
 
+def pending(store: Store, folder: Traversable | None = None) -> list[str]:
+    """Name the migrations that are not applied; changes nothing.
+
+    Raises:
+        StoreError: ClickHouse is away or refuses.
+    """
+    made = store.query_sql(
+        "SELECT count() AS n FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
+        {"database": store.database},
+    )[0]["n"]
+    done = {row["name"] for row in store.query_sql(_APPLIED)} if made else set()
+    return [migration.name for migration in read_migrations(folder) if migration.name not in done]
+
+
 def migrate(store: Store, folder: Traversable | None = None) -> list[str]:
     """Bring the store's database up to date; returns the names of the migrations that it applied.
 

@@ -29,11 +29,11 @@ def ensure_topics(bootstrap: str, replication: int = 1, topics: tuple[Topic, ...
     Raises:
         BrokerError: Kafka is away or refuses a topic.
     """
-    admin = _admin(bootstrap)
-    present = set(_metadata(admin, bootstrap))
-    wanted = [topic for topic in topics if topic.name not in present]
+    missing = missing_topics(bootstrap, topics)
+    wanted = [topic for topic in topics if topic.name in missing]
     if not wanted:
         return []
+    admin = _admin(bootstrap)
     created: list[str] = []
     for name, future in admin.create_topics([_new(topic, replication) for topic in wanted]).items():
         try:
@@ -45,6 +45,16 @@ def ensure_topics(bootstrap: str, replication: int = 1, topics: tuple[Topic, ...
                 raise BrokerError(f"{name}: Kafka refuses the topic: {error.args[0].str()}") from error
     _await_leaders(admin, bootstrap, {topic.name for topic in wanted})
     return created
+
+
+def missing_topics(bootstrap: str, topics: tuple[Topic, ...] = TOPICS) -> list[str]:
+    """Name the topics of the table that Kafka does not have.
+
+    Raises:
+        BrokerError: Kafka is away.
+    """
+    present = _metadata(_admin(bootstrap), bootstrap)
+    return [topic.name for topic in topics if topic.name not in present]
 
 
 def wait_for_broker(bootstrap: str, timeout_s: float) -> None:

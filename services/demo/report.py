@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, TextIO
 
 from ratchet.consumers.rules.intervals import wilson
+from ratchet.schemas.policies import JudgePolicy
 
 
 @dataclass
@@ -81,7 +84,7 @@ def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
         log: rows of the audit log of one candidate in order; a decision's gates judged the stage before it.
     """
     stages = []
-    for before, after in zip(log, log[1:], strict=False):
+    for before, after in itertools.pairwise(log):
         if after["action"] not in ("advance", "promote", "abort"):
             continue
         gates = after["gates"]
@@ -97,6 +100,80 @@ def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return stages
 
 
-def switch_seconds(decided_at: Any, last_at: Any) -> float:
+def pairs(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What became of the feedback: ``{built, dropped: {reason: n}}``."""
+    dropped: dict[str, int] = {}
+    for row in rows:
+        if row["status"] == "dropped":
+            dropped[row["reason"]] = dropped.get(row["reason"], 0) + row["n"]
+    return {"built": sum(row["n"] for row in rows if row["status"] == "built"), "dropped": dropped}
+
+
+def judge(agreements: list[dict[str, Any]], policy: JudgePolicy) -> dict[str, Any]:
+    """How far the judge can be trusted: ``{n, agreement, low, high, judge, standing}``.
+
+    A judge is advisory, and gates nothing, below the policy's labels or agreement.
+    """
+    if not agreements:
+        return {"n": 0, "agreement": None, "low": 0.0, "high": 1.0, "judge": "", "standing": "no labels"}
+    best = max(agreements, key=lambda row: int(row["n"]))
+    trusted = best["n"] >= policy.min_labels and best["low"] >= policy.agreement_floor
+    return {
+        "n": best["n"],
+        "agreement": best["rate"],
+        "low": round(best["low"], 4),
+        "high": round(best["high"], 4),
+        "judge": best["judge"],
+        "standing": "may gate" if trusted else "advisory: too weak or too few labels to gate anything",
+    }
+
+
+def switch_seconds(decided_at: datetime, last_at: datetime) -> float:
     """Seconds from the decision to abort to the last request routed to the bad adapter (0: none came after)."""
     return max(0.0, round((last_at - decided_at).total_seconds(), 3))
+
+
+def table(made: Report, out: TextIO) -> None:
+    """Print what was observed, one row a promise."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def rate(value: dict[str, Any] | None) -> str:
+        if value is None:
+            return "not measured"
+        return f"{value['rate']:.1%}  [{value['low']:.1%}, {value['high']:.1%}]  {value['k']} of {value['n']}"
+
+    grid = Table(show_header=False, title="Ratchet: one turn of the loop", title_justify="left")
+    grid.add_row("held-out completion before", rate(made.completion_before))
+    grid.add_row("held-out completion after", rate(made.completion_after))
+    if made.pairs:
+        dropped = ", ".join(f"{reason} {n}" for reason, n in sorted(made.pairs["dropped"].items())) or "none"
+        grid.add_row("preference pairs", f"{made.pairs['built']} built; dropped: {dropped}")
+    if made.judge and made.judge["n"]:
+        judge = made.judge
+        grid.add_row(
+            "judge against users",
+            f"{judge['agreement']:.0%} agreement, n = {judge['n']} ({judge['judge']}: {judge['standing']})",
+        )
+    if made.promoted:
+        grid.add_row("promoted", made.promoted["adapter"])
+        for stage in made.promoted["stages"]:
+            verdicts = ", ".join(f"{gate} {verdict}" for gate, verdict in stage["verdicts"].items())
+            counts = f"n {stage['n_stable']}/{stage['n_candidate']}"
+            grid.add_row(f"   {stage['stage']}", f"{verdicts}; {counts}; {stage['seconds']:.0f} s")
+    if made.rolled_back:
+        back = made.rolled_back
+        grid.add_row("rolled back", back["adapter"])
+        grid.add_row(
+            "   by its gates",
+            f"in stage {back['stage']} after {back['requests']} requests; switched in {back['switch_seconds']:.2f} s",
+        )
+    if made.events:
+        events = made.events
+        grid.add_row(
+            "events",
+            f"{events['emitted']} acknowledged, {events['stored']} stored, "
+            f"{events['duplicates']} counted twice, {events['lost']} lost",
+        )
+    grid.add_row("loop closed", f"{'yes' if not made.missing() else 'NO'}, in {made.seconds:.0f} s")
+    Console(file=out, width=110).print(grid)

@@ -1,0 +1,47 @@
+"""The `ratchet` command: one Typer app, a module a group of commands.
+
+Nothing heavy is imported at the top of any module here, so `ratchet --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from ratchet.schemas.errors import RatchetError
+from ratchet.services.cli import adapters, data, dlq, operate, pairs, rollout, training
+
+app = typer.Typer(
+    name="ratchet",
+    help="Production traffic trains the next model, and the loop only turns one way: forward.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (*operate.COMMANDS, *training.COMMANDS):
+    app.command()(command)
+for name, group in (
+    *data.APPS,
+    ("pairs", pairs.app),
+    ("adapters", adapters.app),
+    ("rollout", rollout.app),
+    ("dlq", dlq.app),
+):
+    app.add_typer(group, name=name)
+
+
+def run() -> None:
+    """Run the command line; a failure that we foresaw ends in one sentence and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        app()
+    except RatchetError as error:
+        print(f"ratchet: {error}", file=sys.stderr)  # noqa: T201 - the one sentence
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,107 @@
+"""Commands that run parts of the loop: demo, up, gateway, consume, control, train-worker, migrate, doctor, emit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ratchet.services import processes, wiring
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+
+
+def demo(as_json: Json = False, seed: int = 7) -> None:
+    """Close the whole loop on this machine, on real parts, and report what was observed."""
+    from ratchet.services.demo.run import run
+
+    raise typer.Exit(run(as_json=as_json, seed=seed))
+
+
+def up() -> None:
+    """Run every part on this machine for your own traffic, until Ctrl-C."""
+    from ratchet.services.stack import up as run_up
+
+    raise typer.Exit(run_up(wiring.settings()))
+
+
+def gateway() -> None:
+    """Serve the OpenAI-compatible gateway."""
+    processes.run_gateway(wiring.settings())
+
+
+def consume(
+    names: Annotated[list[str] | None, typer.Argument(help="ingest, checks, judge, pairs; none: all of them")] = None,
+) -> None:
+    """Run consumers: measure what the topics carry."""
+    processes.run_consumers(wiring.settings(), names or [])
+
+
+def control() -> None:
+    """Run the rollout controller."""
+    processes.run_controller(wiring.settings())
+
+
+def train_worker() -> None:
+    """Run the training worker: a training process for each job that is requested."""
+    processes.run_worker(wiring.settings())
+
+
+def migrate(as_json: Json = False) -> None:
+    """Bring ClickHouse's tables and Kafka's topics up to date."""
+    applied, topics = wiring.prepare(wiring.settings())
+    if as_json:
+        typer.echo(json.dumps({"migrations": applied, "topics": topics}))
+    else:
+        typer.echo(f"migrations applied: {', '.join(applied) or 'none, all were'}")
+        typer.echo(f"topics made: {', '.join(topics) or 'none, all were there'}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at every part the settings name and say what is wrong and what to do."""
+    from ratchet.services.doctor import examine
+
+    findings = examine(wiring.settings())
+    if as_json:
+        typer.echo(json.dumps(findings))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding['ok'] else 'BAD '} {finding['part']}: {finding['says']}")
+    raise typer.Exit(0 if all(finding["ok"] for finding in findings) else 1)
+
+
+def emit() -> None:
+    """Publish events from standard input, one JSON event a line; a bad line is named and nothing is sent."""
+    from ratchet.schemas.errors import BrokerError, InvalidEvent
+    from ratchet.schemas.events import Event, parse_any
+
+    events: list[Event] = []
+    for number, line in enumerate(sys.stdin, 1):
+        if line.strip():
+            try:
+                events.append(parse_any(line.encode(), ("inference.v1", "feedback.v1", "score.v1")))
+            except InvalidEvent as error:
+                raise InvalidEvent(f"standard input, line {number}: {error}") from None
+    publisher = wiring.publisher(wiring.settings(), "ratchet-emit")
+    for event in events:
+        publisher.publish(event)
+    if publisher.flush(30):
+        raise BrokerError("the broker did not take the events within 30 s; is it up? (ratchet doctor)")
+    publisher.close()
+    typer.echo(f"{len(events)} events published")
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    demo,
+    up,
+    gateway,
+    consume,
+    control,
+    train_worker,
+    migrate,
+    doctor,
+    emit,
+)

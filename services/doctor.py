@@ -1,0 +1,91 @@
+"""`ratchet doctor`: look at every part that the settings name; what is wrong and what to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from ratchet.infra.settings import Settings
+from ratchet.schemas.errors import RatchetError
+from ratchet.services import wiring
+
+LOW_DISK_GB = 5.0
+
+
+def examine(settings: Settings) -> list[dict[str, Any]]:
+    """Look at each part once.
+
+    Returns:
+        One ``{part, ok, says}`` a part; ``says`` names what to do where ``ok`` is false.
+    """
+    parts: list[tuple[str, Callable[[Settings], str]]] = [
+        ("tasks", _tasks),
+        ("disk", _disk),
+        ("kafka", _kafka),
+        ("clickhouse", _clickhouse),
+        ("vllm", _vllm),
+        ("gateway", _gateway),
+    ]
+    findings = []
+    for part, look in parts:
+        try:
+            findings.append({"part": part, "ok": True, "says": look(settings)})
+        except RatchetError as error:
+            findings.append({"part": part, "ok": False, "says": str(error)})
+    return findings
+
+
+def _tasks(settings: Settings) -> str:
+    if not settings.tasks:
+        raise RatchetError("no task is declared; write [tasks.<name>] in ratchet.toml")
+    for name, policy in settings.tasks.items():
+        if policy.evaluation and not (settings.config_dir / policy.evaluation).is_file():
+            raise RatchetError(f"tasks.{name}.evaluation: no file {settings.config_dir / policy.evaluation}")
+    return ", ".join(settings.tasks)
+
+
+def _disk(settings: Settings) -> str:
+    folder = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < LOW_DISK_GB:
+        raise RatchetError(f"{free:.1f} GB free at {settings.home}; make room (at least {LOW_DISK_GB:.0f} GB)")
+    return f"{free:.0f} GB free at {settings.home}"
+
+
+def _kafka(settings: Settings) -> str:
+    from ratchet.infra.kafka.admin import missing_topics, wait_for_broker
+
+    wait_for_broker(settings.kafka, 3.0)
+    if missing := missing_topics(settings.kafka):
+        raise RatchetError(f"{settings.kafka} lacks {', '.join(missing)}; run `ratchet migrate`")
+    return f"{settings.kafka}, every topic is there"
+
+
+def _clickhouse(settings: Settings) -> str:
+    from ratchet.infra.clickhouse.migrate import pending
+
+    store = wiring.store(settings)
+    try:
+        if waiting := pending(store):
+            raise RatchetError(f"migrations are not applied: {', '.join(waiting)}; run `ratchet migrate`")
+    finally:
+        store.close()
+    return "answers, every migration is applied"
+
+
+def _vllm(settings: Settings) -> str:
+    served = wiring.vllm(settings).models()
+    for url, names in served.items():
+        if settings.base_model not in names:
+            raise RatchetError(f"{url} does not serve {settings.base_model!r} (it serves {', '.join(sorted(names))})")
+    return "; ".join(f"{url} serves {', '.join(sorted(names))}" for url, names in served.items())
+
+
+def _gateway(settings: Settings) -> str:
+    if not wiring.gateway_ready(settings):
+        raise RatchetError(
+            f"nothing ready on {settings.gateway_host}:{settings.gateway_port}; run `ratchet gateway` "
+            "or `ratchet up` (its /readyz names what it waits for)"
+        )
+    return f"http://{settings.gateway_host}:{settings.gateway_port}/v1 is ready"

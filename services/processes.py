@@ -1,0 +1,196 @@
+"""The main loops of the long-running commands: each takes its parts from the wiring and runs until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ratchet.schemas.errors import BrokerError, SettingsError, StoreError
+from ratchet.services import wiring
+
+if TYPE_CHECKING:
+    from ratchet.consumers.pairs import Pairs
+    from ratchet.consumers.trigger import Trigger
+    from ratchet.infra.settings import Settings
+
+log = logging.getLogger("ratchet")
+STREAMS = ("checks", "judge", "pairs")
+CONSUMERS = ("ingest", *STREAMS)
+SWEEP_S = 10.0
+"""Seconds between two looks for pairs that arrived in an unlucky order, and for a schedule's trigger."""
+
+
+def run_gateway(s: Settings) -> None:
+    """Serve the gateway until SIGTERM or SIGINT."""
+    from ratchet.services.gateway.serve import serve
+
+    if not s.tasks:
+        raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
+    serve(
+        s.tasks,
+        base_model=s.base_model,
+        upstreams=s.vllm,
+        bootstrap=s.kafka,
+        publisher=wiring.publisher(s, "ratchet-gateway"),
+        host=s.gateway_host,
+        port=s.gateway_port,
+        upstream_timeout_s=s.upstream_timeout_s,
+    )
+
+
+def run_consumers(s: Settings, names: Sequence[str]) -> None:
+    """Run the named consumers (none: all) until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: a name that is no consumer's.
+        RatchetError: a part refused for good, or bad messages flooded in.
+    """
+    chosen = list(names) or list(CONSUMERS)
+    for name in chosen:
+        if name not in CONSUMERS:
+            raise SettingsError(f"consumer {name!r}; allowed: {', '.join(CONSUMERS)}")
+    streams = [name for name in chosen if name in STREAMS]
+    if "ingest" not in chosen:
+        asyncio.run(_until_signal(lambda stop: _consume(s, streams, stop)))
+    elif not streams:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        _ingest(s, stop)
+    else:
+        asyncio.run(_until_signal(lambda stop: _all(s, streams, stop)))
+
+
+def run_controller(s: Settings) -> None:
+    """Run the rollout controller until SIGTERM or SIGINT."""
+    from ratchet.services.controller.follow import control
+
+    async def run(stop: asyncio.Event) -> None:
+        store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-controller")
+        try:
+            await control(wiring.controller(s, store, publisher), s.kafka, stop)
+        finally:
+            await asyncio.to_thread(publisher.close)
+            store.close()
+
+    asyncio.run(_until_signal(run))
+
+
+def run_worker(s: Settings) -> None:
+    """Serve `ratchet.training` until SIGTERM or SIGINT; a run under way is ended and done again later."""
+    from ratchet.infra.kafka.stream import make_broker, subscribe
+    from ratchet.schemas.topics import TRAINING
+    from ratchet.services.learning import make_worker, serving
+    from ratchet.trainers.worker import MAX_POLL_INTERVAL_S
+
+    async def run(stop: asyncio.Event) -> None:
+        store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-trainer")
+        worker = make_worker(s, store, publisher, serving(s))
+        broker = make_broker(s.kafka)
+        subscribe(broker, TRAINING, "trainer", worker.handle, publisher, max_poll_interval_s=MAX_POLL_INTERVAL_S)
+        try:
+            await broker.start()
+            await stop.wait()
+            await worker.stop()
+            await broker.stop()
+        finally:
+            await asyncio.to_thread(publisher.close)
+            store.close()
+
+    asyncio.run(_until_signal(run))
+
+
+async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(stop)
+
+
+def _ingest(s: Settings, stop: threading.Event) -> None:
+    from ratchet.consumers.ingest import Ingest
+
+    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-ingest")
+    try:
+        Ingest(s.kafka, store, publisher, s.flush_interval_s).run(stop)
+    finally:
+        publisher.close()
+        store.close()
+
+
+async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None:
+    """Ingest in a thread of its own beside the streams; whichever ends, both end."""
+    ended = threading.Event()
+
+    async def ingest() -> None:
+        try:
+            await asyncio.to_thread(_ingest, s, ended)
+        finally:
+            stop.set()
+
+    async def consume() -> None:
+        try:
+            await _consume(s, streams, stop)
+        finally:
+            ended.set()
+
+    await asyncio.gather(ingest(), consume())
+
+
+async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
+    from ratchet.consumers import checks, judge, pairs
+    from ratchet.consumers.trigger import Trigger
+    from ratchet.infra import clock
+    from ratchet.infra.kafka.stream import make_broker
+
+    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-consumers")
+    broker = make_broker(s.kafka)
+    client = wiring.judge(s) if "judge" in names else None
+    sweeping: asyncio.Task[None] | None = None
+    if "checks" in names:
+        checks.register(broker, s.tasks, publisher)
+    if client is not None:
+        judge.register(broker, s.tasks, publisher, client, s.judge.concurrency)
+    if "pairs" in names:
+        trigger = Trigger(store, publisher, s.tasks, clock.now)
+        builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
+        pairs.register(broker, builder, publisher)
+        sweeping = asyncio.create_task(_sweep(builder, trigger, list(s.tasks), stop))
+    try:
+        await broker.start()
+        await stop.wait()
+        await broker.stop()
+    finally:
+        stop.set()
+        if sweeping is not None:
+            await sweeping
+        if client is not None:
+            await client.close()
+        await asyncio.to_thread(publisher.close)
+        store.close()
+
+
+async def _sweep(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: asyncio.Event) -> None:
+    """Repair what arrived in an unlucky order, and consider training, every now and then.
+
+    What is away is left for the next time: nothing here is acknowledged, so nothing is lost.
+    """
+    said = ""
+    while not stop.is_set():
+        for task in tasks:
+            try:
+                if task in builder.stale:
+                    await builder.sweep(task)
+                await trigger.consider(task)
+            except (StoreError, BrokerError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s: pairs and trigger wait: %s", task, said)
+        try:
+            await asyncio.wait_for(stop.wait(), SWEEP_S)
+        except TimeoutError:
+            continue

@@ -1,0 +1,128 @@
+"""The one wiring file: settings to parts. Everything else takes its dependencies as arguments.
+
+Imports are inside the functions, so a command loads only what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ratchet.infra import settings as settings_module
+from ratchet.schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from ratchet.infra.clickhouse.client import Store
+    from ratchet.infra.judge import JudgeClient
+    from ratchet.infra.kafka.publisher import KafkaPublisher
+    from ratchet.infra.models.vllm import VllmClient
+    from ratchet.infra.settings import Settings
+    from ratchet.services.controller.controller import Controller
+
+
+def settings() -> Settings:
+    """Read ``ratchet.toml`` and ``RATCHET_*`` of this process."""
+    return settings_module.load()
+
+
+def store(s: Settings) -> Store:
+    """Connect to ClickHouse."""
+    from ratchet.infra.clickhouse.client import connect
+
+    return connect(s.clickhouse)
+
+
+def publisher(s: Settings, client_id: str) -> KafkaPublisher:
+    """Make a producer of events."""
+    from ratchet.infra.kafka.publisher import KafkaPublisher
+
+    return KafkaPublisher(s.kafka, s.idempotence, client_id)
+
+
+def vllm(s: Settings) -> VllmClient:
+    """Make a client of every vLLM replica."""
+    from ratchet.infra.models.vllm import VllmClient
+
+    return VllmClient(s.vllm)
+
+
+def judge(s: Settings) -> JudgeClient:
+    """Make a client of the LLM judge; without one in the settings the served base model judges."""
+    from ratchet.infra.judge import make_judge
+
+    return make_judge(s.judge, s.vllm, s.base_model)
+
+
+def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
+    """Make the rollout controller."""
+    from ratchet.infra import clock
+    from ratchet.services.controller.controller import Controller
+
+    return Controller(
+        store=at,
+        publisher=to,
+        replicas=vllm(s),
+        tasks=s.tasks,
+        clock=clock.now,
+        new_id=clock.new_id,
+        interval_s=s.control_interval_s,
+    )
+
+
+def vllm_command(s: Settings) -> tuple[list[str], dict[str, str], Callable[[], bool]]:
+    """Say how the embedded vLLM is started: command line, environment, and whether it answers.
+
+    Raises:
+        StartError: there is no base model, or the port is taken.
+    """
+    from ratchet.infra.embedded.ports import port_taken
+    from ratchet.infra.models.launcher import VllmServer
+    from ratchet.schemas.errors import StartError
+    from ratchet.services.learning import base_model_path
+
+    if port_taken("127.0.0.1", s.embedded.vllm_port):
+        raise StartError(f"embedded.vllm_port {s.embedded.vllm_port} is taken; set another")
+    server = VllmServer(model=base_model_path(s), served_name=s.base_model, port=s.embedded.vllm_port)
+    return server.argv(), server.env(os.environ), server.ready
+
+
+def prepare(s: Settings) -> tuple[list[str], list[str]]:
+    """Apply migrations, make topics, and seed state topics that hold nothing.
+
+    Returns:
+        The migrations that were applied and the topics that were made.
+    """
+    from ratchet.infra.clickhouse.migrate import migrate
+    from ratchet.infra.kafka.admin import ensure_topics
+    from ratchet.services.controller.seed import seed_state_topics
+
+    at = store(s)
+    to = publisher(s, "ratchet-prepare")
+    try:
+        applied = migrate(at)
+        made = ensure_topics(s.kafka, s.kafka_replication)
+        seed_state_topics(at, to, s.kafka)
+    finally:
+        to.close()
+        at.close()
+    return applied, made
+
+
+def clickhouse_ready(s: Settings) -> bool:
+    """Whether ClickHouse answers now."""
+    try:
+        with store(s) as at:
+            return at.ping()
+    except StoreError:
+        return False
+
+
+def gateway_ready(s: Settings) -> bool:
+    """Whether the gateway says that it is ready."""
+    try:
+        return httpx.get(f"http://{s.gateway_host}:{s.gateway_port}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
