@@ -69,17 +69,20 @@ def read_migrations(folder: Traversable | None = None) -> list[Migration]:
 
 
 def pending(store: Store, folder: Traversable | None = None) -> list[str]:
-    """Name the migrations that are not applied; changes nothing.
+    """Name the migrations that are not applied, or not to their end; changes nothing.
 
     Raises:
         StoreError: ClickHouse is away or refuses.
     """
-    made = store.query_sql(
-        "SELECT count() AS n FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
-        {"database": store.database},
-    )[0]["n"]
-    done = {row["name"] for row in store.query_sql(_APPLIED)} if made else set()
-    return [migration.name for migration in read_migrations(folder) if migration.name not in done]
+    # asked outside the database, which need not exist either
+    if not store.command(f"EXISTS TABLE `{store.database}`.migrations", use_database=False):
+        return [migration.name for migration in read_migrations(folder)]
+    done: dict[str, int] = {}
+    for row in store.query_sql(_APPLIED):
+        done[row["name"]] = done.get(row["name"], 0) + 1
+    return [
+        migration.name for migration in read_migrations(folder) if done.get(migration.name) != len(migration.statements)
+    ]
 
 
 def migrate(store: Store, folder: Traversable | None = None) -> list[str]:

@@ -232,14 +232,6 @@ class Supervisor:
             self._guard.stdin.write(line.encode())
             self._guard.stdin.flush()
 
-    def _end(self, running: Running, asked: int) -> None:
-        running.signal_leader(signal.SIGTERM)
-        deadline = self._clock() + self._grace_s
-        while running.process.poll() is None and self._clock() < deadline and self._stops <= max(asked, 1):
-            self._sleep(0.02)
-        self._bury(running)
-        self._progress(Notice(running.child.name, State.STOPPED, self._clock() - running.started_at))
-
     def _bury(self, running: Running) -> None:
         """Kill what is left of the group, which may hold the port, and let the guard forget it."""
         running.kill_group()

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from ratchet.infra.clickhouse.client import Store, connect
-from ratchet.infra.clickhouse.migrate import migrate, read_migrations
+from ratchet.infra.clickhouse.migrate import migrate, pending, read_migrations
 from ratchet.infra.embedded.ports import free_port
 from ratchet.schemas.errors import SettingsError, StoreError
 
@@ -132,6 +132,7 @@ def test_migrations_are_applied_once_and_in_order(store: Store, tmp_path: Path) 
         tmp_path, m="", **{"0001_first": "CREATE TABLE a (x UInt8) ENGINE = Memory; -- b;\nINSERT INTO a VALUES (1);"}
     )
     (folder / "m.sql").unlink()
+    assert pending(store, folder) == ["0001_first"], "also where there is no database yet"
     assert migrate(store, folder) == ["0001_first"]
     assert migrate(store, folder) == []
     _write(folder, **{"0002_second": "INSERT INTO a VALUES (2)"})
@@ -153,7 +154,10 @@ def test_a_migration_that_failed_goes_on_where_it_stopped(store: Store, tmp_path
     first = "CREATE TABLE a (x UInt8) ENGINE = Memory;"
     with pytest.raises(StoreError):
         migrate(store, _write(tmp_path, **{"0001_first": f"{first} INSERT INTO nowhere VALUES (1)"}))
-    assert migrate(store, _write(tmp_path, **{"0001_first": f"{first} INSERT INTO a VALUES (1)"})) == ["0001_first"]
+    repaired = _write(tmp_path, **{"0001_first": f"{first} INSERT INTO a VALUES (1)"})
+    assert pending(store, repaired) == ["0001_first"]
+    assert migrate(store, repaired) == ["0001_first"]
+    assert pending(store, repaired) == []
     assert store.query_sql("SELECT x FROM a") == [{"x": 1}]
 
 
