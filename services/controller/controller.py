@@ -101,6 +101,7 @@ class Controller:
 
     async def tick(self, now: datetime) -> list[Rollout]:
         """Reconcile once, then look once; the routing tables that were published."""
+        self._read_inbox()
         await self.reconcile()
         return await self.look(now)
 
@@ -109,7 +110,6 @@ class Controller:
 
         What every replica confirmed is remembered: nothing else starts or advances.
         """
-        self._read_inbox()
         for task in {*self._tasks, *self.states}:
             state = self.states.get(task)
             names = needed(state) if state else set()
@@ -151,6 +151,7 @@ class Controller:
         return published
 
     def _read_inbox(self) -> None:
+        """Take what came in; only where no answer is half given, never from `reconcile` beside `look`."""
         while not self._inbox.empty():
             match self._inbox.get_nowait():
                 case Rollout() as table:

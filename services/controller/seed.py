@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from contextlib import closing
 
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import BrokerError
 from ratchet.schemas.events import Adapter, Event, Rollout, parse
 from ratchet.schemas.topics import ADAPTER, ROLLOUT
+from ratchet.services.controller.observe import Questions
 
 FLUSH_S = 30.0
-
-
-class Questions(Protocol):
-    """The part of the store that is needed here."""
-
-    def query(self, name: str, /, **params: Any) -> list[dict[str, Any]]:
-        """Rows of a named question; StoreError when ClickHouse is away."""
-        ...
 
 
 def seed_state_topics(store: Questions, publisher: Publisher, bootstrap: str) -> dict[str, int]:
@@ -36,8 +29,9 @@ def seed_state_topics(store: Questions, publisher: Publisher, bootstrap: str) ->
     """
     seeded: dict[str, int] = {}
     for topic, events in ((ADAPTER, adapters), (ROLLOUT, rollouts)):
-        if next(read_all(bootstrap, topic.name), None) is not None:
-            continue
+        with closing(read_all(bootstrap, topic.name)) as records:
+            if next(records, None) is not None:
+                continue
         found: list[Event] = [*events(store)]
         for event in found:
             publisher.publish(event)

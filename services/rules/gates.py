@@ -240,7 +240,7 @@ def _variance_at(rate: float) -> float:
     observed variance is often far too small while the first events are still to come; so a pass
     takes the mean of both where that is larger (Farrington and Manning 1990 restrict the variance
     likewise). The mean, because it holds 5% in every simulated case and the larger of both only
-    costs observations: tests/unit/services/test_gates_error_rates.py.
+    costs observations: tests/unit/services/rules/test_gates_error_rates.py.
     """
     inside = min(max(rate, 0.0), 1.0)
     return inside * (1 - inside)

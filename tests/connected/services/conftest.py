@@ -33,10 +33,15 @@ class Replica:
         self.adapters: dict[str, str] = {}
         self.loads: list[str] = []
         self.refuses = False
+        self.answers, self.asked = threading.Event(), threading.Event()
+        self.answers.set()
         replica = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if not replica.answers.is_set():
+                    replica.asked.set()
+                    replica.answers.wait()
                 names = {"base-model": "/base"} | replica.adapters
                 self._answer(200, {"data": [{"id": name, "root": root} for name, root in names.items()]})
 

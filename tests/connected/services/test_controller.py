@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime, timedelta
 from typing import Any
@@ -309,3 +310,18 @@ async def test_an_older_table_on_the_topic_is_answered_with_the_newer_one(traffi
     await loop.tick()
     assert loop.publisher.events == [paused]
     assert loop.state == paused
+
+
+async def test_a_vllm_that_hangs_delays_no_abort(traffic: Any, replicas: list[Any]) -> None:
+    """While a replica does not answer, what a person asks is carried out and published."""
+    loop, stop = Loop(traffic, replicas), asyncio.Event()
+    await loop.begin()
+    replicas[0].answers.clear()
+    running = asyncio.create_task(loop.controller.run(stop))
+    await asyncio.to_thread(replicas[0].asked.wait)
+    loop.asks("abort")
+    while loop.state.status != "aborted":  # noqa: ASYNC110 - the controller has no event to wait for
+        await asyncio.sleep(0.01)
+    replicas[0].answers.set()
+    stop.set()
+    await running

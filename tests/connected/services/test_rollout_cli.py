@@ -1,0 +1,152 @@
+"""The controller on a real broker: seeded state topics, and people who ask through the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
+from ratchet.infra.embedded.ports import free_port
+from ratchet.infra.embedded.supervisor import Child, Supervisor
+from ratchet.infra.kafka.admin import ensure_topics
+from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.kafka.tail import read_all
+from ratchet.schemas.errors import RolloutError
+from ratchet.schemas.events import Rollout
+from ratchet.services import wiring
+from ratchet.services.cli import adapters, rollout
+from ratchet.services.controller.follow import control
+from ratchet.services.controller.seed import seed_state_topics
+
+pytestmark = pytest.mark.connected
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Iterator[str]:
+    """An embedded broker that holds nothing."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with Supervisor(grace_s=0.2) as supervisor:
+        supervisor.start(Child("broker", broker_command(port), tmp_path / "broker.log", BrokerProbe(address)))
+        ensure_topics(address)
+        yield address
+
+
+def manifest(traffic: Any, number: int) -> Any:
+    """An adapter in ClickHouse's registry."""
+    adapter = traffic.adapter(number)
+    traffic.write(adapter)
+    return adapter
+
+
+def promoted(traffic: Any, adapter: Any) -> Rollout:
+    """The table of a task whose rollout was promoted, in ClickHouse."""
+    body = {
+        "id": traffic.new_id(), "at": traffic.start, "task": traffic.task, "rollout_id": traffic.new_id(), "version": 7,
+        "status": "promoted", "stage": "100%", "stage_started_at": traffic.start, "stable": adapter.name,
+        "candidate": adapter.name, "previous": "base", "action": "promote", "operator_seen": traffic.new_id(),
+    }  # fmt: skip
+    table = Rollout.model_validate(body)
+    traffic.write(table.model_copy(update={"version": 6, "id": traffic.new_id(), "stable": "base"}), table)
+    return table
+
+
+def test_empty_state_topics_are_seeded_once_from_clickhouse(traffic: Any, bootstrap: str) -> None:
+    """Every adapter and each task's latest table come back byte for byte; topics that hold something are left."""
+    adapter = manifest(traffic, 1)
+    table = promoted(traffic, adapter)
+    publisher = KafkaPublisher(bootstrap, False, "test")
+    seeded = seed_state_topics(traffic.store, publisher, bootstrap)
+    assert seeded.keys() == {"ratchet.adapter", "ratchet.rollout"}
+    tables = [record.value for record in read_all(bootstrap, "ratchet.rollout")]
+    assert len(tables) == seeded["ratchet.rollout"]
+    assert table.to_bytes() in tables
+    assert adapter.to_bytes() in [record.value for record in read_all(bootstrap, "ratchet.adapter")]
+    assert seed_state_topics(traffic.store, publisher, bootstrap) == {}
+    publisher.close()
+
+
+@pytest.fixture
+def cli(traffic: Any, bootstrap: str, clickhouse: str, replicas: Any, tmp_path: Path, monkeypatch: Any) -> CliRunner:
+    """The command line of a machine whose settings name these parts and the traffic's task."""
+    config = tmp_path / "ratchet.toml"
+    config.write_text(f"control_interval_s = 0.05\n[tasks.{traffic.task}]\n")
+    settings = {
+        "CONFIG": str(config),
+        "KAFKA_BOOTSTRAP": bootstrap,
+        "KAFKA_IDEMPOTENCE": "false",
+        "CLICKHOUSE_DSN": clickhouse,
+        "VLLM_URLS": ",".join(replica.url for replica in replicas),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RATCHET_{name}", value)
+    return CliRunner()
+
+
+@pytest.fixture
+def controller(cli: CliRunner, traffic: Any) -> Iterator[Any]:
+    """The controller as `ratchet control` runs it, on a thread of its own."""
+    settings = wiring.settings()
+    publisher = wiring.publisher(settings, "test-controller")
+    running = wiring.controller(settings, traffic.store, publisher)
+    stop, loop = asyncio.Event(), asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(control(running, settings.kafka, stop)))
+    thread.start()
+    yield running
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+    publisher.close()
+
+
+def test_people_start_look_pause_and_abort(traffic: Any, cli: CliRunner, bootstrap: str, controller: Any) -> None:
+    """Each verb waits for the controller's answer and prints it; a refusal is one sentence; status and JSON agree."""
+    older, newer = manifest(traffic, 1), manifest(traffic, 2)
+    rejected = newer.model_copy(update={"status": "rejected", "reason": "completion 0.1"})
+    publisher = KafkaPublisher(bootstrap, False, "test")
+    publisher.publish(rejected)
+    refused = cli.invoke(rollout.app, ["start", newer.name])
+    assert isinstance(refused.exception, RolloutError)
+    assert str(refused.exception) == f"{newer.name} is rejected: completion 0.1"
+    publisher.publish(older)  # starts by itself
+    publisher.close()
+    held = cli.invoke(rollout.app, ["pause", traffic.task, "--why", "night"])
+    while held.exception:  # the instruction may come before the start
+        held = cli.invoke(rollout.app, ["pause", traffic.task, "--why", "night"])
+    assert f"candidate {older.name}: 0% of users, 10% mirrored" in held.output
+    traffic.write(controller.states[traffic.task])
+    (shown,) = json.loads(cli.invoke(rollout.app, ["status", traffic.task, "--json"]).output)
+    assert (shown["status"], shown["candidate"], shown["reason"]) == ("paused", older.name, "night")
+    resumed = cli.invoke(rollout.app, ["resume", traffic.task])
+    assert resumed.exit_code == 0
+    traffic.write(controller.states[traffic.task])
+    looked = cli.invoke(rollout.app, ["status", traffic.task])
+    assert "now: wait: latency_p95: no data of the stable arm; error_rate: no data of the stable arm" in looked.output
+    listed = {row["name"]: row for row in json.loads(cli.invoke(adapters.app, ["list", traffic.task, "--json"]).output)}
+    assert {name: row["serves_as"] for name, row in listed.items()} == {older.name: "candidate", newer.name: None}
+    assert f"path             {older.path}" in cli.invoke(adapters.app, ["show", older.name]).output
+    ended = cli.invoke(rollout.app, ["abort", traffic.task, "--why", "enough"])
+    assert f"{traffic.task}: aborted in stage 'shadow'" in ended.output
+    assert controller.states[traffic.task].mirror_bp == 0
+
+
+def test_without_a_controller_the_command_says_so(traffic: Any, cli: CliRunner) -> None:
+    """Nobody answers: the command ends after its wait and says what becomes of the instruction."""
+    result = cli.invoke(rollout.app, ["abort", traffic.task, "--wait", "1"])
+    assert str(result.exception) == (
+        "no controller answered within 1 s; abort stays on the topic and is followed when one runs"
+    )
+
+
+def test_status_of_an_unknown_task(traffic: Any, cli: CliRunner) -> None:
+    """A task that was never rolled out is said to go to the base model."""
+    result = cli.invoke(rollout.app, ["status", traffic.task])
+    assert "its requests go to the base model" in str(result.exception)
+    assert isinstance(cli.invoke(adapters.app, ["show", f"{traffic.task}@v1-00000000"]).exception, RolloutError)
