@@ -11,6 +11,7 @@ import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -22,6 +23,7 @@ from ratchet.schemas.policies import TaskPolicy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
+SECRETS = frozenset({"clickhouse_dsn", "api_key"})
 
 
 class Embedded(BaseModel):
@@ -84,6 +86,15 @@ class Settings(BaseSettings):
     @classmethod
     def _commas(cls, urls: object) -> object:
         return [url.strip() for url in urls.split(",") if url.strip()] if isinstance(urls, str) else urls
+
+    @field_validator("clickhouse_dsn")
+    @classmethod
+    def _database(cls, dsn: SecretStr | None) -> SecretStr | None:
+        if dsn is not None:
+            parts = urlsplit(dsn.get_secret_value())
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path != "/ratchet":
+                raise ValueError("allowed is http(s)://[user:password@]host[:port]/ratchet")
+        return dsn
 
     @field_validator("vllm_urls")
     @classmethod
@@ -155,7 +166,7 @@ def load(config: Path | None = None, environ: dict[str, str] | None = None, **ov
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise SettingsError(f"{path if path.is_file() else 'settings'}: {explain(error)}") from None
+        raise SettingsError(f"{path if path.is_file() else 'settings'}: {explain(error, SECRETS)}") from None
     except ValueError as error:
         # pydantic-settings reports undecodable JSON in a variable this way
         raise SettingsError(f"settings: {error}") from None

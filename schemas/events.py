@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.ids import AdapterName, EventId, TaskName
@@ -337,13 +338,17 @@ EVENTS: dict[str, type[Event]] = {
 }
 
 
-def explain(error: ValidationError) -> str:
-    """Name each bad field, what is wrong and the value, in one line."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'event'}: {item['msg']}"
-        + ("" if item["type"] == "missing" else f" (got {_short(item.get('input'))})")
-        for item in error.errors(include_url=False)
-    )
+def explain(error: ValidationError, hidden: frozenset[str] = frozenset()) -> str:
+    """Name each bad field, what is wrong and the value, in one line; values of ``hidden`` fields are not shown."""
+    return "; ".join(_problem(item, hidden) for item in error.errors(include_url=False))
+
+
+def _problem(item: ErrorDetails, hidden: frozenset[str]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "event"
+    if item["type"] == "missing":
+        return f"{where}: {item['msg']}"
+    got = "a secret" if hidden & set(map(str, item["loc"])) else _short(item.get("input"))
+    return f"{where}: {item['msg']} (got {got})"
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ratchet.infra import settings as settings_module
-from ratchet.schemas.errors import StoreError
+from ratchet.schemas.errors import StartError
 
 if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
@@ -80,7 +80,6 @@ def vllm_command(s: Settings) -> tuple[list[str], dict[str, str], Callable[[], b
     """
     from ratchet.infra.embedded.ports import port_taken
     from ratchet.infra.models.launcher import VllmServer
-    from ratchet.schemas.errors import StartError
     from ratchet.services.learning import base_model_path
 
     if port_taken("127.0.0.1", s.embedded.vllm_port):
@@ -112,11 +111,10 @@ def prepare(s: Settings) -> tuple[list[str], list[str]]:
 
 
 def clickhouse_ready(s: Settings) -> bool:
-    """Whether ClickHouse answers now."""
+    """Whether the embedded ClickHouse answers now."""
     try:
-        with store(s) as at:
-            return at.ping()
-    except StoreError:
+        return httpx.get(f"http://127.0.0.1:{s.embedded.clickhouse_port}/ping", timeout=2).status_code == 200
+    except httpx.HTTPError:
         return False
 
 

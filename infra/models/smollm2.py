@@ -89,7 +89,9 @@ def _convert(source: Path, target: Path) -> None:
     """Write the Hugging Face folder of one GGUF file."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         str(source.parent),
         gguf_file=source.name,

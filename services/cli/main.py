@@ -34,8 +34,8 @@ for name, group in (
 
 def run() -> None:
     """Run the command line; a failure that we foresaw ends in one sentence and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("ratchet").setLevel(logging.INFO)
     try:
         app()
     except RatchetError as error:

@@ -2,7 +2,7 @@
 -- ReplacingMergeTree keeps one of it; the view of the documented name (without _log)
 -- reads with FINAL, so each event counts once even before the merge.
 
-CREATE TABLE ratchet.inferences_log
+CREATE TABLE IF NOT EXISTS ratchet.inferences_log
 (
     id UUID,
     at DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
@@ -35,12 +35,12 @@ PARTITION BY toYYYYMM(at)
 ORDER BY (task, at, id);
 
 -- UUIDs sort badly, so look-ups by id go through a bloom filter.
-ALTER TABLE ratchet.inferences_log ADD INDEX by_id id TYPE bloom_filter(0.001) GRANULARITY 1;
-ALTER TABLE ratchet.inferences_log ADD INDEX by_prompt prompt_hash TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE ratchet.inferences_log ADD INDEX IF NOT EXISTS by_id id TYPE bloom_filter(0.001) GRANULARITY 1;
+ALTER TABLE ratchet.inferences_log ADD INDEX IF NOT EXISTS by_prompt prompt_hash TYPE bloom_filter(0.01) GRANULARITY 1;
 
-CREATE VIEW ratchet.inferences AS SELECT * FROM ratchet.inferences_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.inferences AS SELECT * FROM ratchet.inferences_log FINAL;
 
-CREATE TABLE ratchet.shadows_log
+CREATE TABLE IF NOT EXISTS ratchet.shadows_log
 (
     id UUID,
     at DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
@@ -73,9 +73,9 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
 ORDER BY (task, at, id);
 
-CREATE VIEW ratchet.shadows AS SELECT * FROM ratchet.shadows_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.shadows AS SELECT * FROM ratchet.shadows_log FINAL;
 
-CREATE TABLE ratchet.feedback_log
+CREATE TABLE IF NOT EXISTS ratchet.feedback_log
 (
     id UUID,
     at DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
@@ -96,11 +96,11 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
 ORDER BY (task, at, id);
 
-ALTER TABLE ratchet.feedback_log ADD INDEX by_inference inference_id TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE ratchet.feedback_log ADD INDEX IF NOT EXISTS by_inference inference_id TYPE bloom_filter(0.01) GRANULARITY 1;
 
-CREATE VIEW ratchet.feedback AS SELECT * FROM ratchet.feedback_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.feedback AS SELECT * FROM ratchet.feedback_log FINAL;
 
-CREATE TABLE ratchet.scores_log
+CREATE TABLE IF NOT EXISTS ratchet.scores_log
 (
     id UUID,
     at DateTime64(6, 'UTC') CODEC(Delta, ZSTD),
@@ -126,11 +126,11 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
 ORDER BY (task, kind, rubric, at, id);
 
-ALTER TABLE ratchet.scores_log ADD INDEX by_target target_id TYPE bloom_filter(0.01) GRANULARITY 1;
+ALTER TABLE ratchet.scores_log ADD INDEX IF NOT EXISTS by_target target_id TYPE bloom_filter(0.01) GRANULARITY 1;
 
-CREATE VIEW ratchet.scores AS SELECT * FROM ratchet.scores_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.scores AS SELECT * FROM ratchet.scores_log FINAL;
 
-CREATE TABLE ratchet.training_log
+CREATE TABLE IF NOT EXISTS ratchet.training_log
 (
     id UUID,
     at DateTime64(6, 'UTC'),
@@ -151,9 +151,9 @@ CREATE TABLE ratchet.training_log
 ENGINE = ReplacingMergeTree
 ORDER BY (task, job_id, at, id);
 
-CREATE VIEW ratchet.training_events AS SELECT * FROM ratchet.training_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.training_events AS SELECT * FROM ratchet.training_log FINAL;
 
-CREATE VIEW ratchet.training_runs AS
+CREATE VIEW IF NOT EXISTS ratchet.training_runs AS
 SELECT
     task,
     job_id,
@@ -169,7 +169,7 @@ SELECT
 FROM ratchet.training_log FINAL
 GROUP BY task, job_id;
 
-CREATE TABLE ratchet.adapters_log
+CREATE TABLE IF NOT EXISTS ratchet.adapters_log
 (
     id UUID,
     at DateTime64(6, 'UTC'),
@@ -183,10 +183,10 @@ CREATE TABLE ratchet.adapters_log
 ENGINE = ReplacingMergeTree(at)
 ORDER BY (task, name);
 
-CREATE VIEW ratchet.adapters AS SELECT * FROM ratchet.adapters_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.adapters AS SELECT * FROM ratchet.adapters_log FINAL;
 
 -- The audit log: every decision with the evidence it saw.
-CREATE TABLE ratchet.rollouts_log
+CREATE TABLE IF NOT EXISTS ratchet.rollouts_log
 (
     id UUID,
     at DateTime64(6, 'UTC'),
@@ -206,10 +206,10 @@ CREATE TABLE ratchet.rollouts_log
 ENGINE = ReplacingMergeTree
 ORDER BY (task, version, id);
 
-CREATE VIEW ratchet.rollouts AS SELECT * FROM ratchet.rollouts_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.rollouts AS SELECT * FROM ratchet.rollouts_log FINAL;
 
 -- A pair is derived from events; a later vote on the same two answers replaces it.
-CREATE TABLE ratchet.pairs_log
+CREATE TABLE IF NOT EXISTS ratchet.pairs_log
 (
     pair_id String,
     task LowCardinality(String),
@@ -235,9 +235,9 @@ CREATE TABLE ratchet.pairs_log
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (task, pair_id);
 
-CREATE VIEW ratchet.pairs AS SELECT * FROM ratchet.pairs_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.pairs AS SELECT * FROM ratchet.pairs_log FINAL;
 
-CREATE TABLE ratchet.datasets_log
+CREATE TABLE IF NOT EXISTS ratchet.datasets_log
 (
     version String,
     task LowCardinality(String),
@@ -253,10 +253,10 @@ CREATE TABLE ratchet.datasets_log
 ENGINE = ReplacingMergeTree
 ORDER BY (task, version);
 
-CREATE VIEW ratchet.datasets AS SELECT * FROM ratchet.datasets_log FINAL;
+CREATE VIEW IF NOT EXISTS ratchet.datasets AS SELECT * FROM ratchet.datasets_log FINAL;
 
 -- Hourly rollups as views over deduplicated rows: exact under redelivery.
-CREATE VIEW ratchet.hourly AS
+CREATE VIEW IF NOT EXISTS ratchet.hourly AS
 SELECT
     task,
     adapter,
@@ -272,7 +272,7 @@ SELECT
 FROM ratchet.inferences_log FINAL
 GROUP BY task, adapter, stage, hour;
 
-CREATE VIEW ratchet.hourly_scores AS
+CREATE VIEW IF NOT EXISTS ratchet.hourly_scores AS
 SELECT
     task,
     adapter,
