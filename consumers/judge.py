@@ -47,9 +47,9 @@ def load_rubric(name: str) -> Rubric:
         text = resources.files(PROMPTS).joinpath(f"{name}.md").read_text(encoding="utf-8")
         return judging.parse_rubric(name, text)
     except FileNotFoundError:
-        raise SettingsError(
-            f"judge.rubric: {name!r} is not in the package; allowed: a file in consumers/prompts"
-        ) from None
+        files = (file.name for file in resources.files(PROMPTS).iterdir())
+        allowed = ", ".join(sorted(file.removesuffix(".md") for file in files if file.endswith(".md")))
+        raise SettingsError(f"judge.rubric: {name!r} is not in the package; allowed: {allowed}") from None
     except ValueError as error:
         raise SettingsError(str(error)) from None
 

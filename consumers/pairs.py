@@ -116,19 +116,20 @@ class Evidence:
 
 def derive_groups(evidence: Evidence, seeds: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
     """Derive the whole groups that ``seeds`` belong to, and those that they push over a user's cap."""
-    rows = _groups(evidence, seeds, seeds, policy)
-    users = {vote.user for vote in seeds if vote.user}
-    cast_by = {vote.id: vote for vote in [*evidence.votes_of(users), *seeds] if vote.user in users}
-    capped = over_cap(cast_by.values(), policy.max_pairs_per_user)
+    rows, cast_votes = _groups(evidence, seeds, seeds, policy)
+    capped = over_cap(cast_votes, policy.max_pairs_per_user)
     # a vote that came late but is early can displace another target, whose row must say so
     admitted = {vote.user for vote in seeds if (vote.user, vote.target) not in capped}
-    displaced = [vote for vote in cast_by.values() if vote.user in admitted and (vote.user, vote.target) in capped]
+    displaced = [vote for vote in cast_votes if vote.user in admitted and (vote.user, vote.target) in capped]
     if displaced:
-        rows += _groups(evidence, displaced, seeds, policy)
+        rows += _groups(evidence, displaced, seeds, policy)[0]
     return list({row["pair_id"]: row for row in rows}.values())
 
 
-def _groups(evidence: Evidence, members: Sequence[Vote], unstored: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
+def _groups(
+    evidence: Evidence, members: Sequence[Vote], unstored: Sequence[Vote], policy: PairingPolicy
+) -> tuple[list[Row], list[Vote]]:
+    """Rows of the members' groups, and every vote of the users who voted in them."""
     targets = {vote.target for vote in members}
     ids = {i for vote in members for i in (vote.inference_id, vote.compared_with) if i}
     thumbed = {vote.inference_id for vote in members if vote.kind == "thumb" and vote.inference_id}
@@ -146,8 +147,8 @@ def _groups(evidence: Evidence, members: Sequence[Vote], unstored: Sequence[Vote
         if vote.target in targets or (vote.kind == "thumb" and vote.inference_id in thumbed)
     ]
     users = {vote.user for vote in votes if vote.user}
-    capped = over_cap([*evidence.votes_of(users), *votes, *unstored], policy.max_pairs_per_user)
-    return derive(votes, answers, capped, policy)
+    cast_votes = [*evidence.votes_of(users), *votes, *unstored]
+    return derive(votes, answers, over_cap(cast_votes, policy.max_pairs_per_user), policy), cast_votes
 
 
 def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:

@@ -29,8 +29,10 @@ REPLY_SCHEMA: dict[str, Any] = {
 
 # the score stands first: alone, after a word for it, or as the first field of an object
 _SCORE = re.compile(
-    r'^[\s{"\'*`#]*(?:(?:json)?[\s{"\']*(?:score|rating|grade)["\'*`]*\s*[:=]?\s*["\'*`]*)?(?P<digit>[1-5])(?![\d.]*\d)',
-    re.I,
+    r"""^[\s{"'*`#]*(?:(?:json)?[\s{"']*(?:score|rating|grade)["'*`:=\s]*)?"""
+    # one digit: not of a longer number, not of another scale (7/10, 3 out of 10)
+    r"""(?P<digit>[1-5])(?![\d.]*\d)(?!["*\s]*(?:/|out\s+of)(?!\s*5(?!\d)))""",
+    re.IGNORECASE,
 )
 _RATIONALE = re.compile(r'"rationale"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)')
 

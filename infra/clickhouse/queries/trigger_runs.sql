@@ -4,7 +4,9 @@ SELECT
     job_id,
     min(at) AS requested_at,
     max(at) AS updated_at,
-    argMax(step_state, (at, step_state != 'progress')) AS state,
+    -- at one instant the later step of a job's life counts
+    argMax(step_state, (at, indexOf(['requested', 'started', 'progress'], step_state) = 0, step_state != 'requested'))
+        AS state,
     argMin(step_trigger, at) AS trigger,
     maxIf(if(mapContains(metrics, 'train_pairs'), metrics['train_pairs'], -1), step_state IN ('requested', 'declined'))
         AS train_pairs,

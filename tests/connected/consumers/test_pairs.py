@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ratchet.consumers.pairs import Pairs, derive_all
+from ratchet.infra.clickhouse.client import Store, connect
+from ratchet.infra.clickhouse.migrate import migrate
+from ratchet.schemas.events import Event, Feedback, Inference, Request, Response
+from ratchet.schemas.ids import uuid7
+from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.rows import row
+
+START_MS = 1_790_000_000_000
+
+
+@pytest.fixture
+def store(clickhouse: str) -> Iterator[Store]:
+    """A migrated store."""
+    with connect(clickhouse) as opened:
+        migrate(opened)
+        yield opened
+
+
+@pytest.fixture
+def task() -> str:
+    """A task that no other test uses."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+def write(store: Store, *events: Event) -> None:
+    """Store events as ingest does."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        found = row(event)
+        assert found is not None
+        tables.setdefault(found[0], []).append(found[1])
+    for table, rows in tables.items():
+        store.insert_rows(table, rows)
+
+
+def uid(n: int) -> str:
+    """A fresh UUIDv7."""
+    return uuid7(START_MS + n, uuid.uuid4().bytes)
+
+
+def inference(task: str, n: int, content: str, prompt: str = "p", conversation: str | None = None) -> Inference:
+    """A production answer, n seconds after the start."""
+    return Inference(
+        id=uid(n * 1000),
+        at=f"2026-10-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z",
+        task=task,
+        conversation_id=conversation,
+        adapter="base",
+        base_model="tiny",
+        request=Request(messages=[{"role": "user", "content": prompt}]),
+        response=Response(content=content),
+        status="ok",
+        latency_ms=1,
+        source="http",
+        stage="stable",
+    )
+
+
+def feedback(task: str, n: int, kind: str, on: str, value: object, **more: Any) -> Feedback:
+    """What a user says, n seconds after the first hour."""
+    fields = {"user": f"u{n}", "source": "http"} | more
+    at = f"2026-10-02T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z"
+    return Feedback(id=uid(n * 1000), at=at, task=task, kind=kind, inference_id=on, value=value, **fields)  # type: ignore[arg-type]
+
+
+def stored_pairs(store: Store, task: str) -> list[dict[str, Any]]:
+    """All rows of a task, whole."""
+    sql = "SELECT * FROM ratchet.pairs WHERE task = {task:String} ORDER BY pair_id"
+    return store.query_sql(sql, {"task": task})
+
+
+def random_loop(task: str, order: random.Random) -> tuple[list[Inference], list[Feedback]]:
+    """A small random history: several prompts and conversations, users who disagree and some who vote a lot."""
+    answers = [
+        inference(task, n, order.choice("abc"), order.choice(["p", "q"]), order.choice([None, "c1", "c2", "c3"]))
+        for n in range(10)
+    ]
+    said: list[Feedback] = []
+    for _ in range(16):
+        one, other = order.sample(answers, 2)
+        user = order.choice(["ann", "bob", "eve", None])
+        kind = order.choice(["thumb", "correction", "preference", "outcome"])
+        value: object = {"thumb": order.random() < 0.5, "correction": order.choice(["good", "a"])}.get(kind, True)
+        more: dict[str, Any] = {"user": user}
+        if kind == "preference":
+            value, more["compared_with"] = order.choice(["this", "other", "tie"]), other.id
+        # the times are shuffled against the order of arrival
+        said.append(feedback(task, order.randrange(1_000), kind, one.id, value, **more))
+    return answers, said
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_event_by_event_gives_the_rows_of_the_bulk_path(store: Store, task: str, seed: int) -> None:
+    """Whatever the order of arrival, redeliveries included, handling each event ends in the rows of deriving all."""
+    order = random.Random(seed)
+    answers, said = random_loop(task, order)
+    policy = TaskPolicy(pairing=PairingPolicy(holdout=0.4, max_pairs_per_user=3))
+    pairs = Pairs(store, {task: policy}, waits_s=())
+    late = answers[:2]
+    write(store, *answers[2:])
+    for number, event in enumerate(said):
+        write(store, event)
+        if number == 8:
+            write(store, *late)
+        await pairs.handle(event)
+        if number % 5 == 0:
+            await pairs.handle(order.choice(said[: number + 1]))
+    # what was said before its inference arrived is repaired by a sweep
+    if late:
+        assert task in pairs.stale or not any(f.inference_id in {a.id for a in late} for f in said[:8])
+        await pairs.sweep(task)
+    one_by_one = stored_pairs(store, task)
+    store.command(f"DELETE FROM ratchet.pairs_log WHERE task = '{task}'")
+    counts = derive_all(store, task, policy.pairing)
+    assert stored_pairs(store, task) == one_by_one
+    assert counts.written == len(one_by_one) > 0
+    assert derive_all(store, task, policy.pairing).written == 0
+
+
+@pytest.mark.parametrize("seed", range(10, 12))
+async def test_without_late_answers_no_sweep_is_needed(store: Store, task: str, seed: int) -> None:
+    """With the answers stored first, events alone give the bulk path's rows: a sweep finds nothing to write."""
+    order = random.Random(seed)
+    answers, said = random_loop(task, order)
+    policy = TaskPolicy(pairing=PairingPolicy(holdout=0.4, max_pairs_per_user=3))
+    pairs = Pairs(store, {task: policy}, waits_s=())
+    write(store, *answers)
+    for event in said:
+        write(store, event)
+        await pairs.handle(event)
+    assert pairs.stale == set()
+    assert (await pairs.sweep(task)).written == 0
+
+
+async def test_later_votes_replace_the_row(store: Store, task: str) -> None:
+    """A pair's row follows the votes: built, tied, turned round; always one row."""
+    one, other = inference(task, 1, "a"), inference(task, 2, "b")
+    write(store, one, other)
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, waits_s=())
+    states = []
+    for n, value in enumerate(["this", "other", "other"]):
+        event = feedback(task, n, "preference", one.id, value, compared_with=other.id)
+        write(store, event)
+        await pairs.handle(event)
+        (pair,) = stored_pairs(store, task)
+        states.append((pair["status"], pair["reason"], pair["votes"], '"b"' in pair["chosen"]))
+    assert states == [("built", "", 1, False), ("dropped", "tie", 2, False), ("built", "", 3, True)]
+
+
+async def test_feedback_may_come_before_its_inference(store: Store, task: str) -> None:
+    """Feedback on an inference that is not stored is dropped with the reason, and the next sweep builds it."""
+    answer = inference(task, 1, "bad")
+    event = feedback(task, 1, "correction", answer.id, "good")
+    considered: list[str] = []
+
+    async def after(changed: str) -> None:
+        considered.append(changed)
+
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, after, waits_s=(0.0, 0.0))
+    await pairs.handle(event)
+    assert [pair["reason"] for pair in stored_pairs(store, task)] == ["unknown_inference"]
+    assert pairs.stale == {task}
+    write(store, answer, event)
+    counts = await pairs.sweep(task)
+    assert (counts.built, counts.dropped, counts.written) == (1, {}, 1)
+    assert considered == [task, task]
+    assert pairs.stale == set()
+
+
+async def test_imports_wait_for_the_sweep_and_it_takes_thousands(store: Store, task: str) -> None:
+    """Three thousand imported votes cost the handler nothing, and one sweep makes their pairs."""
+    answers = [inference(task, n % 3600, "ab"[n % 2], f"p{n // 2}", f"c{n // 2}") for n in range(2_000)]
+    votes = [
+        feedback(task, n, "preference", answers[p].id, value, compared_with=answers[p + 1].id, source="import")
+        for n, (p, value) in enumerate((p, v) for p in range(0, 2_000, 2) for v in ["this", "this", "other"])
+    ]
+    write(store, *answers, *votes)
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0.2, max_pairs_per_user=5_000))}, waits_s=())
+    await pairs.handle(votes[0])
+    assert (stored_pairs(store, task), pairs.stale) == ([], {task})
+    counts = await pairs.sweep(task)
+    assert (counts.built, counts.written) == (1_000, 1_000)
+    by_split = store.query("pair_counts", task=task)
+    assert {row["split"] for row in by_split} == {"train", "holdout"}
+    assert sum(row["n"] for row in by_split) == 1_000

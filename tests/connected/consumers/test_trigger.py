@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from ratchet.consumers.trigger import Trigger
+from ratchet.infra.clickhouse.client import Store, connect
+from ratchet.infra.clickhouse.migrate import migrate
+from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.events import Training
+from ratchet.schemas.ids import derived_id
+from ratchet.schemas.policies import RetrainingPolicy, TaskPolicy
+from ratchet.schemas.rows import instant, row
+
+NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
+POLICY = TaskPolicy(retraining=RetrainingPolicy(min_new_pairs=5, cooldown_s=3600, daily_cap=2))
+
+
+class Loop:
+    """One task's trigger with its store, a clock that the test sets and a publisher that keeps events."""
+
+    def __init__(self, store: Store, task: str) -> None:
+        self.store = store
+        self.task = task
+        self.now = NOW
+        self.publisher = MemoryPublisher()
+        self.trigger = self.restarted()
+
+    def restarted(self) -> Trigger:
+        """A trigger that knows only what the store knows."""
+        return Trigger(self.store, self.publisher, {self.task: POLICY}, lambda: self.now)
+
+    def add_pairs(self, first: int, n: int, **more: Any) -> None:
+        """Write built pairs of the train split."""
+        fields = {"task": self.task, "at": instant(self.now), "status": "built", "split": "train", "version": 1}
+        self.store.insert_rows("pairs_log", [fields | {"pair_id": f"p{i}"} | more for i in range(first, first + n)])
+
+    def ingest(self) -> list[Training]:
+        """Store what was published; returns it."""
+        events = [event for event in self.publisher.events if isinstance(event, Training)]
+        self.store.insert_rows("training_log", [found[1] for found in map(row, events) if found])
+        return events
+
+    def job(self, job_id: str, state: str, **more: Any) -> None:
+        """Write what became of a job."""
+        fields = {"id": derived_id(1, job_id, state), "at": self.now, "task": self.task, "job_id": job_id}
+        found = row(Training(**(fields | {"state": state} | more)))
+        assert found is not None
+        self.store.insert_rows("training_log", [found[1]])
+
+    async def code(self) -> str:
+        """Consider and name the decision."""
+        decision = await self.trigger.consider(self.task)
+        assert decision is not None
+        return decision.code
+
+
+@pytest.fixture
+def loop(clickhouse: str) -> Iterator[Loop]:
+    """A loop on a task that no other test uses."""
+    with connect(clickhouse) as store:
+        migrate(store)
+        yield Loop(store, f"t-{uuid.uuid4().hex[:12]}")
+
+
+async def test_enough_pairs_request_one_training(loop: Loop) -> None:
+    """Dropped and held-out pairs do not count; with enough of the others one job is requested, not two."""
+    loop.add_pairs(0, 4)
+    loop.add_pairs(10, 9, status="dropped", reason="tie")
+    loop.add_pairs(20, 9, split="holdout")
+    assert await loop.code() == "too_few_pairs"
+    loop.add_pairs(4, 1)
+    assert await loop.code() == "train"
+    assert await loop.code() == "running"
+    events = loop.ingest()
+    assert [event.state for event in events] == ["declined", "requested", "declined"]
+    assert events[1].metrics == {"train_pairs": 5.0, "new_pairs": 5.0}
+    assert (events[1].method, events[1].trigger) == ("dpo", "pairs")
+    assert await loop.code() == "running"
+
+
+async def test_a_restart_before_the_store_knows_asks_for_the_same_job(loop: Loop) -> None:
+    """A trigger that forgot its request asks again under the same job id."""
+    loop.add_pairs(0, 5)
+    assert await loop.code() == "train"
+    loop.trigger = loop.restarted()
+    loop.now += timedelta(seconds=7)
+    loop.add_pairs(5, 1)
+    assert await loop.code() == "train"
+    jobs = {event.job_id for event in loop.ingest() if event.state == "requested"}
+    assert len(jobs) == 1
+    loop.trigger = loop.restarted()
+    assert await loop.code() == "running"
+
+
+async def test_cooldown_cap_and_new_pairs_after_a_training(loop: Loop) -> None:
+    """Only pairs since the last training count, a cooldown lies between trainings, and a day has a cap."""
+    loop.add_pairs(0, 5)
+    assert await loop.code() == "train"
+    first = loop.ingest()[-1].job_id
+    loop.now += timedelta(minutes=10)
+    loop.job(first, "finished")
+    assert await loop.code() == "too_few_pairs"
+    loop.add_pairs(5, 5)
+    assert await loop.code() == "cooldown"
+    loop.now += timedelta(hours=1)
+    assert await loop.code() == "train"
+    second = loop.ingest()[-1].job_id
+    assert second != first
+    loop.now += timedelta(hours=2)
+    loop.job(second, "finished")
+    loop.add_pairs(10, 5)
+    assert await loop.code() == "daily_cap"
+    loop.now += timedelta(days=1)
+    assert await loop.code() == "train"
+
+
+async def test_a_failed_training_learned_nothing(loop: Loop) -> None:
+    """After a failure the same pairs still count as new, once the cooldown is over."""
+    loop.add_pairs(0, 5)
+    assert await loop.code() == "train"
+    job = loop.ingest()[-1].job_id
+    loop.job(job, "failed", reason="no memory")
+    assert await loop.code() == "cooldown"
+    loop.now += timedelta(hours=1)
+    assert await loop.code() == "train"
+
+
+async def test_a_training_by_hand_counts_what_there_was(loop: Loop) -> None:
+    """Pairs that existed when somebody trained by hand are no longer new."""
+    loop.add_pairs(0, 5)
+    loop.now += timedelta(seconds=1)
+    loop.job(derived_id(1, loop.task), "requested", trigger="manual")
+    assert await loop.code() == "running"
+    loop.job(derived_id(1, loop.task), "finished")
+    loop.now += timedelta(hours=2)
+    loop.add_pairs(5, 4)
+    assert await loop.code() == "too_few_pairs"
+
+
+async def test_a_job_that_went_silent_does_not_block_for_ever(loop: Loop) -> None:
+    """A job without a word for a day no longer counts as running."""
+    loop.job(derived_id(1, loop.task), "started")
+    assert await loop.code() == "running"
+    loop.now += timedelta(hours=25)
+    loop.add_pairs(0, 5)
+    assert await loop.code() == "train"
+
+
+async def test_a_refusal_is_said_once(loop: Loop) -> None:
+    """The same kind of refusal is published once, also over a restart; another kind again."""
+    assert await loop.code() == "too_few_pairs"
+    loop.add_pairs(0, 2)
+    assert await loop.code() == "too_few_pairs"
+    assert len(loop.ingest()) == 1
+    loop.trigger = loop.restarted()
+    assert await loop.code() == "too_few_pairs"
+    assert len(loop.publisher.events) == 1
+    assert await loop.restarted().consider("unknown-task") is None

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.consumers.rules.trigger import TriggerState, decide
+from ratchet.schemas.policies import RetrainingPolicy
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+POLICY = RetrainingPolicy(min_new_pairs=100, cooldown_s=3600, daily_cap=2)
+
+
+def test_enough_new_pairs_train() -> None:
+    """The first training needs the minimum; the next one as many again since the last."""
+    assert decide(TriggerState(100), POLICY, NOW).train
+    assert decide(TriggerState(250, trained_pairs=150), POLICY, NOW).reason == "100 new train pairs (at least 100)"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (TriggerState(99), "too_few_pairs"),
+        (TriggerState(500, trained_pairs=401), "too_few_pairs"),
+        (TriggerState(500, running="job"), "running"),
+        (TriggerState(500, last_request_at=NOW - timedelta(minutes=59)), "cooldown"),
+        (TriggerState(500, last_request_at=NOW - timedelta(hours=2), requests_24h=2), "daily_cap"),
+    ],
+)
+def test_what_stands_against_training(state: TriggerState, code: str) -> None:
+    """Each condition alone holds training back and is named."""
+    decision = decide(state, POLICY, NOW)
+    assert (decision.train, decision.code) == (False, code)
+
+
+def test_switched_off() -> None:
+    """A task with retraining switched off never trains by itself."""
+    assert decide(TriggerState(10_000), RetrainingPolicy(enabled=False), NOW).code == "disabled"
+
+
+@given(
+    st.integers(0, 1_000),
+    st.integers(0, 1_000),
+    st.one_of(st.none(), st.just("job")),
+    st.one_of(st.none(), st.integers(0, 10_000)),
+    st.integers(0, 4),
+)
+def test_trains_only_when_nothing_stands_against_it(
+    pairs: int, trained: int, running: str | None, age_s: int | None, requests: int
+) -> None:
+    """Training is decided exactly when every condition allows it."""
+    last = None if age_s is None else NOW - timedelta(seconds=age_s)
+    state = TriggerState(pairs, trained, running, last, requests)
+    allowed = pairs - trained >= 100 and running is None and (age_s is None or age_s >= 3600) and requests < 2
+    assert decide(state, POLICY, NOW).train == allowed

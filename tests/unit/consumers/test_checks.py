@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.consumers.checks import Checks, check_scores
+from ratchet.consumers.rules.checks import check_hash, check_problem, run_check
+from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.errors import SettingsError
+from ratchet.schemas.events import Inference, Request, Response, Score, Shadow
+from ratchet.schemas.ids import derived_id
+from ratchet.schemas.policies import Check, TaskPolicy
+
+AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
+TICKET = {
+    "type": "object",
+    "properties": {"order": {"type": "string"}, "urgency": {"enum": ["low", "high"]}},
+    "required": ["order", "urgency"],
+    "additionalProperties": False,
+}
+SCHEMA = Check(name="ticket", kind="json_schema", schema=TICKET)
+
+
+def inference(content: str | None, status: str = "ok", **more: Any) -> Inference:
+    """A production answer."""
+    return Inference(
+        id=derived_id(1_700_000_000_000, "i", str(content), status),
+        at=AT,
+        task="support",
+        adapter="base",
+        base_model="tiny",
+        request=Request(messages=[{"role": "user", "content": "hi"}]),
+        response=Response(content=content) if status == "ok" else None,
+        status=status,
+        latency_ms=1,
+        source="gateway",
+        stage="stable",
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "score", "reason"),
+    [
+        ('{"order": "1", "urgency": "low"}', 1, "fits"),
+        ('{"order": "1", "urgency": "soon"}', 0, "urgency"),
+        ('{"order": "1"}', 0, "required"),
+        ('```json\n{"order": "1", "urgency": "low"}\n```', 0, "not JSON"),
+        ("{" * 5000, 0, "not JSON"),
+        ('{"order": NaN, "urgency": "low"}', 0, "not JSON"),
+        (None, 0, "not JSON"),
+    ],
+)
+def test_json_schema(content: str | None, score: int, reason: str) -> None:
+    """The answer must be JSON, alone, that fits the schema; the reason says what does not."""
+    result = run_check(SCHEMA, content)
+    assert result.score == score
+    assert reason in result.reason
+
+
+def test_required_fields() -> None:
+    """Named fields must be there and not empty; a list is no object."""
+    check = Check(name="fields", kind="required_fields", fields=["a", "b"])
+    assert run_check(check, '{"a": 0, "b": false, "c": 1}').score == 1
+    assert run_check(check, '{"a": 1, "b": ""}').reason == "missing or empty: b"
+    assert run_check(check, "[1]").score == 0
+
+
+def test_regex_length_refusal() -> None:
+    """Pattern search, a length window that includes its ends, and refusals at the start of an answer."""
+    assert run_check(Check(name="r", kind="regex", pattern=r"\bORD-\d+"), "see ORD-12").score == 1
+    assert run_check(Check(name="r", kind="regex", pattern=r"^\d+$"), "see 12").score == 0
+    window = Check(name="l", kind="length", min=2, max=3)
+    assert [run_check(window, "x" * n).score for n in range(1, 5)] == [0, 1, 1, 0]
+    refusal = Check(name="p", kind="refusal")
+    assert run_check(refusal, "I’m sorry, but I can’t help with that.").score == 0
+    assert run_check(refusal, "Sure. " * 100 + "They said: I cannot help.").score == 1
+
+
+@given(st.text(), st.sampled_from(["json_schema", "required_fields", "regex", "length", "refusal"]))
+def test_any_text_gets_a_verdict(text: str, kind: str) -> None:
+    """No answer makes a check raise: it passes or fails, the same way twice."""
+    check = Check(name="c", kind=kind, schema=TICKET, fields=["a"], pattern="a+b", max=10)
+    first = run_check(check, text)
+    assert first.score in (0.0, 1.0)
+    assert first == run_check(check, text)
+
+
+@given(st.dictionaries(st.sampled_from(["order", "urgency", "x"]), st.sampled_from(["low", "high", ""])))
+def test_schema_agrees_with_its_meaning(value: dict[str, str]) -> None:
+    """The schema check passes exactly the objects that the schema describes."""
+    fits = set(value) == {"order", "urgency"} and value["urgency"] in ("low", "high")
+    assert run_check(SCHEMA, json.dumps(value)).score == float(fits)
+
+
+def test_hash_changes_with_the_question() -> None:
+    """A check's hash is 16 hex digits, stable, and another one for another question."""
+    assert check_hash(SCHEMA) == check_hash(SCHEMA.model_copy())
+    assert len(check_hash(SCHEMA)) == 16
+    assert check_hash(Check(name="l", kind="length", max=3)) != check_hash(Check(name="l", kind="length", max=4))
+
+
+def test_broken_checks_are_refused_before_traffic() -> None:
+    """A schema or a pattern that can never run is refused with its task and name."""
+    broken = Check(name="bad", kind="json_schema", schema={"type": "nonsense"})
+    assert "no JSON Schema" in (check_problem(broken) or "")
+    assert check_problem(SCHEMA) is None
+    pattern = Check(name="re", kind="regex", pattern="(")
+    with pytest.raises(SettingsError, match=r"tasks\.support\.checks: check 're'"):
+        Checks({"support": TaskPolicy(checks=[pattern])}, MemoryPublisher())
+
+
+async def test_scores_of_an_answer() -> None:
+    """One score a check, under the answer's time, adapter and rollout; redelivery gives the same ids."""
+    policy = TaskPolicy(checks=[SCHEMA, Check(name="short", kind="length", max=5)])
+    publisher = MemoryPublisher()
+    handler = Checks({"support": policy}, publisher)
+    rollout = derived_id(1, "rollout")
+    event = inference("nope, too long", rollout_id=rollout)
+    await handler.handle(event)
+    await handler.handle(event)
+    scores = [score for score in publisher.events if isinstance(score, Score)]
+    assert [(s.rubric, s.score, s.verdict) for s in scores[:2]] == [("ticket", 0, "fail"), ("short", 0, "fail")]
+    assert scores[:2] == scores[2:]
+    assert {(s.at, s.rollout_id, s.target_id, s.target) for s in scores} == {(AT, rollout, event.id, "inference")}
+
+
+async def test_failed_calls_and_other_tasks_get_no_scores() -> None:
+    """A call that failed has no answer to check, and a task without a policy has no checks."""
+    publisher = MemoryPublisher()
+    handler = Checks({"support": TaskPolicy(checks=[SCHEMA])}, publisher)
+    for status in ("error", "timeout", "cancelled"):
+        await handler.handle(inference("x", status))
+    await handler.handle(inference("x").model_copy(update={"task": "other"}))
+    assert publisher.events == []
+
+
+def test_shadow_answers_are_checked_as_shadows() -> None:
+    """A shadow answer's score says so and carries the rollout."""
+    base = inference('{"order": "1", "urgency": "low"}').model_dump(by_alias=True)
+    rollout = derived_id(1, "rollout")
+    ids = {"schema": "shadow.v1", "stage": "shadow", "rollout_id": rollout, "inference_id": base["id"]}
+    shadow = Shadow.model_validate(base | ids | {"id": derived_id(2, "shadow")})
+    (score,) = check_scores(shadow, TaskPolicy(checks=[SCHEMA]))
+    assert (score.target, score.target_id, score.rollout_id, score.score) == ("shadow", shadow.id, rollout, 1.0)
