@@ -1,0 +1,261 @@
+"""The training worker over ClickHouse's engine: a request becomes a registered adapter, once, or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from ratchet.infra import clock
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.errors import ModelError
+from ratchet.schemas.events import Adapter, Training
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.trainers import registry
+from ratchet.trainers.worker import Serving, Stopped, Worker
+
+pytestmark = [pytest.mark.connected, pytest.mark.slow]
+
+POLICY: dict[str, Any] = {
+    "completion": "polite",
+    "evaluation": "heldout.jsonl",
+    "checks": [{"name": "polite", "kind": "regex", "pattern": "please"}],
+    "training": {"lora_r": 4, "max_length": 128, "batch_size": 4},
+}
+
+
+@dataclass
+class Replicas:
+    """vLLM as far as loading goes."""
+
+    away: bool = False
+    loaded: dict[str, str] = field(default_factory=dict)
+
+    def load_adapter(self, name: str, path: Path | str) -> None:
+        if self.away:
+            raise ModelError("vLLM at http://replica is away")
+        self.loaded[name] = str(path)
+
+
+def _chat() -> AsyncOpenAI:
+    """The real client, over a transport where every second answer says please."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        number = int(json.loads(request.content)["messages"][-1]["content"])
+        message = {"role": "assistant", "content": "yes please" if number % 2 else "no"}
+        body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
+        return httpx.Response(200, json=body | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    return AsyncOpenAI(
+        base_url="http://replica/v1",
+        api_key="none",
+        http_client=httpx.AsyncClient(transport=httpx.MockTransport(answer)),
+    )
+
+
+@dataclass
+class Place:
+    """A home, a task with pairs, and the parts of a worker."""
+
+    store: Store
+    home: Path
+    model: Path
+    task: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
+    replicas: Replicas = field(default_factory=Replicas)
+    publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
+
+    def __post_init__(self) -> None:
+        rows = "".join(
+            json.dumps({"id": str(n), "messages": [{"role": "user", "content": str(n)}]}) + "\n" for n in range(10)
+        )
+        (self.home / "heldout.jsonl").write_text(rows)
+
+    def pairs(self, n: int) -> None:
+        self.store.insert_rows(
+            "pairs_log",
+            [
+                {
+                    "pair_id": f"{self.task}-{number}",
+                    "task": self.task,
+                    "at": "2026-11-01 00:00:00.000000",
+                    "source": "correction",
+                    "status": "built",
+                    "split": "holdout" if number % 4 == 0 else "train",
+                    "conversation_id": f"c{number}",
+                    "prompt": json.dumps([{"role": "user", "content": f"ask {number}"}]),
+                    "chosen": json.dumps([{"role": "assistant", "content": "yes"}]),
+                    "rejected": json.dumps([{"role": "assistant", "content": "no way"}]),
+                    "weight": 1.0,
+                    "confidence": 1.0,
+                    "votes": 1,
+                    "event_ids": [],
+                    "version": 1,
+                }
+                for number in range(n)
+            ],
+        )
+
+    def worker(self, min_completion: float = 0.0, python: str = sys.executable) -> Worker:
+        policy = TaskPolicy.model_validate(POLICY | {"retraining": {"min_completion": min_completion}})
+        return Worker(
+            self.store,
+            self.publisher,
+            Serving(self.replicas, _chat),
+            home=self.home,
+            config_dir=self.home,
+            tasks={self.task: policy},
+            base_model="tiny-llama",
+            base_model_path=lambda: self.model,
+            derive=lambda task: None,  # the pairs are in the table already
+            python=python,
+            patience_s=0.0,
+        )
+
+    def request(self, **params: Any) -> Training:
+        return Training(
+            id=clock.new_id(), at=clock.now(), task=self.task, job_id=clock.new_id(), state="requested", params=params
+        )
+
+    def states(self) -> list[str]:
+        return [event.state if isinstance(event, Training) else "adapter" for event in self.publisher.events]
+
+
+@pytest.fixture
+def place(store: Store, tmp_path: Path, tiny_llama: Path) -> Place:
+    """A fresh home and task."""
+    return Place(store, tmp_path, tiny_llama)
+
+
+async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> None:
+    """A real run is told, placed, loaded, evaluated and registered; every crash after it repeats nothing."""
+    place.pairs(32)
+    request = place.request(epochs=1.0)
+    await place.worker(min_completion=0.4).handle(request)
+    states = place.states()
+    assert (states[0], states[-2:]) == ("started", ["adapter", "finished"])
+    assert set(states[1:-2]) == {"progress"}
+    adapter, finished = place.publisher.events[-2:]
+    assert isinstance(adapter, Adapter)
+    assert isinstance(finished, Training)
+    assert (adapter.status, finished.adapter, finished.dataset) == ("registered", adapter.name, adapter.dataset)
+    assert place.replicas.loaded == {adapter.name: adapter.path}
+    assert registry.read(Path(adapter.path)) == adapter
+    assert registry.file_sha256(Path(adapter.path) / registry.WEIGHTS) == adapter.weights_sha256
+    completion: Any = adapter.evaluation["completion"]
+    assert (completion["n"], completion["k"]) == (10, 5)
+    accuracy: Any = adapter.evaluation["preference_accuracy"]
+    assert accuracy["before"]["n"] == accuracy["after"]["n"] == 8
+    assert finished.metrics["loss_last"] < finished.metrics["loss_first"]
+    progress = next(event for event in place.publisher.events if isinstance(event, Training) and event.step)
+    assert {"loss", "reward_accuracy", "eta_s"} <= progress.metrics.keys()
+
+    # Redelivered after the end: the same events again. The interpreter is not there, so nothing can train.
+    told, place.publisher = place.publisher.events[-2:], MemoryPublisher()
+    await place.worker(python="/nonexistent").handle(request)
+    assert place.publisher.events == told
+    # Killed after the run and before the end was noted: the result is used, under the same name.
+    (place.home / "jobs" / request.job_id / "outcome.json").unlink()
+    place.publisher = MemoryPublisher()
+    await place.worker(python="/nonexistent").handle(request)
+    assert place.publisher.events[0] == adapter
+    assert place.states() == ["adapter", "finished"]
+    assert len([path for path in (place.home / "adapters").iterdir() if "@" in path.name]) == 1
+
+    # The same run under a floor that it misses is kept, and rejected with the figures.
+    other = place.request()
+    shutil.copytree(place.home / "jobs" / request.job_id, place.home / "jobs" / other.job_id)
+    (place.home / "jobs" / other.job_id / "outcome.json").unlink()
+    ended = await place.worker(min_completion=0.9, python="/nonexistent").run(other)
+    assert ended.adapter is not None
+    assert ended.adapter.status == "rejected"
+    assert "50.0% (5 of 10)" in ended.adapter.reason
+    assert ended.adapter.name.startswith(f"{place.task}@v2-")
+
+    # vLLM away for longer than the patience: the job fails and says so; nothing claims an adapter.
+    third = place.request()
+    shutil.copytree(place.home / "jobs" / request.job_id, place.home / "jobs" / third.job_id)
+    (place.home / "jobs" / third.job_id / "outcome.json").unlink()
+    place.replicas.away = True
+    ended = await place.worker(python="/nonexistent").run(third)
+    assert (ended.adapter, ended.training.state) == (None, "failed")
+    assert "trained but was not loaded: vLLM at http://replica is away" in ended.training.reason
+
+
+@pytest.mark.parametrize(
+    ("pairs", "params", "reason"),
+    [
+        (0, {}, "no pair to train on"),
+        (6, {}, "gives 4 pairs; training needs at least 8"),
+        (32, {"max_pairs": 3}, "gives 3 pairs"),
+        (32, {"lora_rank": 3}, "lora_rank"),
+        (32, {"method": "kto"}, "method"),
+    ],
+)
+async def test_impossible_job_fails_with_its_reason(
+    place: Place, pairs: int, params: dict[str, Any], reason: str
+) -> None:
+    """What cannot be trained ends as `failed` with one sentence, and is not tried for ever."""
+    if pairs:
+        place.pairs(pairs)
+    await place.worker(python="/nonexistent").handle(place.request(**params))
+    (failed,) = place.publisher.events
+    assert isinstance(failed, Training)
+    assert failed.state == "failed"
+    assert reason in failed.reason
+
+
+async def test_run_that_dies_is_told_with_its_last_words(place: Place, tmp_path: Path) -> None:
+    """A training process that ends badly fails the job with its status and the last line it wrote."""
+    place.pairs(32)
+    python = tmp_path / "python"
+    # the guard runs as ever; the trainer is an interpreter that ends at once
+    python.write_text(f'#!/bin/sh\n[ "$1" = -I ] && exec {sys.executable} "$@"\necho "no space left" >&2\nexit 7\n')
+    python.chmod(0o755)
+    ended = await place.worker(python=str(python)).run(place.request())
+    assert ended.training.state == "failed"
+    assert "ended with status 7: no space left" in ended.training.reason
+
+
+async def test_stopped_worker_ends_its_child_and_leaves_the_job_undone(place: Place) -> None:
+    """Stopping in mid-run raises, so that the request stays unacknowledged; the training process is gone."""
+    place.pairs(32)
+    request, worker = place.request(epochs=500.0), place.worker()
+    before = _children()
+    job = asyncio.create_task(worker.handle(request))
+    folder = place.home / "jobs" / request.job_id
+    async with asyncio.timeout(60):
+        while len(_children() - before) < 2:  # noqa: ASYNC110 - the run and its guard appear in the process table
+            await asyncio.sleep(0.05)
+    await worker.stop()
+    with pytest.raises(Stopped):
+        await job
+    assert not _children() - before
+    assert not (folder / "outcome.json").exists()
+    assert place.states() == ["started"]
+
+
+def _children() -> set[int]:
+    """This process's own children that train or guard."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == os.getpid() and (b"train_dpo" in command or b"guard.py" in command):
+            found.add(int(entry.name))
+    return found
