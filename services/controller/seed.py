@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import BrokerError
@@ -29,9 +27,8 @@ def seed_state_topics(store: Questions, publisher: Publisher, bootstrap: str) ->
     """
     seeded: dict[str, int] = {}
     for topic, events in ((ADAPTER, adapters), (ROLLOUT, rollouts)):
-        with closing(read_all(bootstrap, topic.name)) as records:
-            if next(records, None) is not None:
-                continue
+        if next(read_all(bootstrap, topic.name), None) is not None:
+            continue
         found: list[Event] = [*events(store)]
         for event in found:
             publisher.publish(event)
