@@ -19,7 +19,7 @@ from types import TracebackType
 from ratchet.infra.embedded.ports import port_taken
 from ratchet.infra.embedded.supervisor import Child, Notice, State, Supervisor
 from ratchet.infra.settings import Settings
-from ratchet.schemas.errors import BrokerError, RatchetError, StartError, StoreError
+from ratchet.schemas.errors import BrokerError, StartError, StoreError
 from ratchet.services import wiring
 
 Tell = Callable[[str], None]
@@ -220,14 +220,14 @@ def up(settings: Settings) -> int:
 
     say = Say()
     stack = Stack(settings, tell=say.line, running=say.running)
-    with stack.supervisor.signals():
+    with stack.supervisor.signals(), stack:
         try:
-            with stack:
-                stack.start()
-                address = f"http://{settings.gateway_host}:{settings.gateway_port}/v1"
-                say.line(f"Ratchet is up: {address} serves {', '.join(settings.tasks)}; Ctrl-C stops every part")
-                stack.supervisor.watch()
-        except RatchetError:
+            stack.start()
+            address = f"http://{settings.gateway_host}:{settings.gateway_port}/v1"
+            say.line(f"Ratchet is up: {address} serves {', '.join(settings.tasks)}; Ctrl-C stops every part")
+            stack.supervisor.watch()
+        except StartError:
+            # a Ctrl-C while a part was starting is no failure
             if not stack.supervisor.stopping:
                 raise
     say.line("every part has stopped")

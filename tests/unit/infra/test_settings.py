@@ -1,0 +1,114 @@
+"""Settings: file under environment, and wrong ones refused with key, value and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from ratchet.infra.settings import load
+from ratchet.schemas.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test sets the variables it is about."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("RATCHET_"):
+            monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    """A ratchet.toml."""
+    path = folder / "ratchet.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_embedded_parts_are_meant(tmp_path: Path) -> None:
+    """No file and no variable: loopback addresses, and no idempotence for the embedded broker."""
+    settings = load(write(tmp_path, ""))
+    assert settings.kafka == "127.0.0.1:19092"
+    assert settings.clickhouse == "http://127.0.0.1:18123/ratchet"
+    assert settings.vllm == ["http://127.0.0.1:18000"]
+    assert not settings.idempotence
+
+
+def test_three_settings_make_it_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real Kafka, ClickHouse and vLLM are settings alone; idempotence comes with a real Kafka."""
+    monkeypatch.setenv("RATCHET_KAFKA_BOOTSTRAP", "k1:9092,k2:9092")
+    monkeypatch.setenv("RATCHET_CLICKHOUSE_DSN", "https://me:secret@ch:8443/ratchet")
+    monkeypatch.setenv("RATCHET_VLLM_URLS", "http://a:8000/v1, http://b:8000")
+    settings = load(write(tmp_path, "gateway_port = 9000"))
+    assert settings.kafka == "k1:9092,k2:9092"
+    assert settings.clickhouse == "https://me:secret@ch:8443/ratchet"
+    assert settings.vllm == ["http://a:8000", "http://b:8000"]
+    assert settings.idempotence
+    assert "secret" not in repr(settings)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable overrides the same key of ratchet.toml, nested ones too."""
+    monkeypatch.setenv("RATCHET_GATEWAY_PORT", "9100")
+    monkeypatch.setenv("RATCHET_EMBEDDED__KAFKA_PORT", "9101")
+    settings = load(write(tmp_path, "gateway_port = 9000\n[embedded]\nkafka_port = 1\nvllm_port = 9102"))
+    assert settings.gateway_port == 9100
+    assert settings.embedded.kafka_port == 9101
+    assert settings.embedded.vllm_port == 9102
+
+
+def test_paths_belong_to_the_file(tmp_path: Path) -> None:
+    """Relative paths are relative to ratchet.toml, wherever the process was started."""
+    settings = load(write(tmp_path, 'base_model_path = "models/x"'))
+    assert settings.home == tmp_path / ".ratchet"
+    assert settings.base_model_path == tmp_path / "models" / "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gateway_port = 99999", "gateway_port: Input should be less than or equal to 65535 (got 99999)"),
+        ("gatway_port = 1", "gatway_port: Extra inputs are not permitted (got 1)"),
+        ('vllm_urls = ["vllm:8000"]', "'vllm:8000'; allowed: http:// or https://"),
+        ("[tasks.Support]", "tasks.Support"),
+        ('[tasks.a]\ncompletion = "x"', "completion 'x'; allowed: 'outcome' or a check's name"),
+        ('[tasks.a]\nchecks = [{ name = "c", kind = "regex" }]', "check 'c' of kind 'regex' needs 'pattern'"),
+        ("[[tasks.a.rollout.stages]]\nname = '5%'\nweight_bp = 500", "allowed: rising, the last 10000"),
+        ("[tasks", "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, says: str) -> None:
+    """The refusal names the file, the key, the value and what is allowed."""
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused(tmp_path: Path) -> None:
+    """A RATCHET_ variable that is no setting would be ignored in silence: it is refused, with the names there are."""
+    with pytest.raises(SettingsError, match=r"RATCHET_KAFKA_BOOTSTRP: no such setting; allowed: .*RATCHET_KAFKA_"):
+        load(write(tmp_path, ""), environ={"RATCHET_KAFKA_BOOTSTRP": "k:9092"})
+
+
+def test_a_secret_is_not_shown_by_its_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong DSN is refused without its password."""
+    monkeypatch.setenv("RATCHET_CLICKHOUSE_DSN", "http://me:hunter2@ch:8123/elsewhere")
+    with pytest.raises(SettingsError) as caught:
+        load(write(tmp_path, ""))
+    assert "clickhouse_dsn" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    """A configuration that was asked for and is missing is an error, not a default."""
+    with pytest.raises(SettingsError, match="no such file"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_the_example_and_the_demo_are_valid() -> None:
+    """The shipped example and the demo's own settings load."""
+    root = Path(__file__).parents[3]
+    assert "support" in load(root / "examples" / "support" / "ratchet.toml").tasks
+    assert "support" in load(root / "services" / "demo" / "ratchet.toml").tasks
