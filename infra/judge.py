@@ -137,8 +137,8 @@ def _variants(schema: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [shaped | likely, shaped | few, shaped, likely, {}] if shaped else [likely, few, {}]
 
 
-LOCAL_MAX_TOKENS = 12
-"""The served base model judges by its score token; a small model's reasons are not worth their time."""
+LOCAL_MAX_TOKENS = 10
+"""The served base model judges by its score token, the seventh of its reply; its reasons are not worth their time."""
 
 
 def make_judge(settings: JudgeSettings, vllm: Sequence[str], base_model: str) -> JudgeClient:

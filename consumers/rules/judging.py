@@ -137,7 +137,9 @@ def read_reply(text: str, tokens: Tokens) -> Judgement | None:
     if match is None:
         return None
     found = _RATIONALE.search(text)
-    rationale = _unescape(found["text"]) if found else text[match.end() :].strip(" \n.,:;-\"'}*`")
+    rationale = _unescape(found["text"]) if found else ""
+    if "{" not in text:
+        rationale = text[match.end() :].strip(" \n.,:;-\"'*`")
     distribution = _distribution(tokens, match.start("digit"), match["digit"])
     if distribution is None:
         return Judgement(_unit(float(match["digit"])), None, rationale[:300])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
@@ -40,7 +41,8 @@ class Endpoint:
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(raw)))
                 self.end_headers()
-                self.wfile.write(raw)
+                with contextlib.suppress(ConnectionError):  # a client that lost its patience
+                    self.wfile.write(raw)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing on standard error."""

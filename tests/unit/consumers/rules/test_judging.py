@@ -50,6 +50,17 @@ def test_expectation_over_the_score_token() -> None:
     assert found.rationale == "ok"
 
 
+@pytest.mark.parametrize(
+    ("text", "rationale"),
+    [('{"score": 1, "rationale": "cut "sh', "cut "), ('{"score": 1, "rationale":', ""), ("2\nToo short.", "Too short")],
+)
+def test_rationales(text: str, rationale: str) -> None:
+    """The reasons after a score are kept, also of a reply that was cut short."""
+    found = read_reply(text, [])
+    assert found is not None
+    assert found.rationale == rationale
+
+
 token_lists = st.lists(st.tuples(st.text(max_size=4), st.dictionaries(st.text(max_size=2), st.floats(0, 1))))
 
 
