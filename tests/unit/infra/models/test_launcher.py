@@ -1,0 +1,25 @@
+"""The command line and environment of the embedded vLLM."""
+
+from pathlib import Path
+
+from ratchet.infra.models.launcher import VllmServer, usable_cores
+
+
+def test_the_command_line_allows_adapters_at_runtime() -> None:
+    """Adapters are on, the counts and ranks are what was asked, and the environment opens the load route."""
+    server = VllmServer(Path("/models/base"), "base", 18000, max_lora_rank=8)
+    argv = server.argv()
+    assert "--enable-lora" in argv
+    assert argv[argv.index("--max-loras") + 1] == "4"
+    assert argv[argv.index("--max-lora-rank") + 1] == "8"
+    assert argv[argv.index("--model") + 1] == "/models/base"
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    env = server.env({"PATH": "/bin", "OMP_NUM_THREADS": "64"})
+    assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert env["PATH"] == "/bin"
+    assert env["OMP_NUM_THREADS"] == str(usable_cores())
+
+
+def test_a_server_that_is_not_there_is_not_ready() -> None:
+    """The readiness check answers no, and raises nothing."""
+    assert not VllmServer(Path("/models/base"), "base", 1).ready()
