@@ -38,6 +38,7 @@ def import_jsonl(
     as_json: Json = False,
 ) -> None:
     """Import any JSON or JSONL log by a map; importing it again adds nothing."""
+    from ratchet.infra.kafka.admin import wait_for_broker
     from ratchet.services.importing import jsonl
     from ratchet.services.importing.records import load_map
 
@@ -45,6 +46,7 @@ def import_jsonl(
     report = jsonl.check(file, mapping)
     if not dry_run:
         settings = wiring.settings()
+        wait_for_broker(settings.kafka, 10)
         publisher = wiring.publisher(settings, "ratchet-import")
         try:
             jsonl.publish(file, mapping, report, publisher)
