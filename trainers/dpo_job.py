@@ -71,7 +71,8 @@ class DpoParams(Closed):
     lora_targets: str | list[str] = "all-linear"
     max_length: Annotated[int, Field(ge=16)] = 256
     seed: int = 0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32."""
     threads: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
