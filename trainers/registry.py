@@ -59,13 +59,22 @@ def place(home: Path, task: str, job_id: str, made: Path, taken: Iterable[str]) 
         with _locked(shelf):
             known = [path for path in shelf.iterdir() if ADAPTER_NAME.match(path.name)]
             for folder in known:
-                origin = orjson.loads((folder / ORIGIN).read_bytes())
-                if origin["job_id"] == job_id:
+                origin = _origin(folder)
+                if origin.get("job_id") == job_id:
                     return Placed(folder.name, folder, origin["weights_sha256"])
             number = next_number(task, [*taken, *(path.name for path in known)])
             return _copy(shelf, task, number, job_id, made)
     except OSError as error:
         raise TrainingError(f"{error.filename or shelf}: {error.strerror}: the adapter cannot be stored") from error
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """Which job placed an adapter; nothing for one that came another way (its number counts all the same)."""
+    try:
+        value = orjson.loads((folder / ORIGIN).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def next_number(task: str, names: Iterable[str]) -> int:

@@ -73,7 +73,9 @@ def import_jsonl(
 def build(
     task: str,
     kind: Annotated[str, typer.Option(help="preference")] = "preference",
-    holdout: Annotated[float | None, typer.Option(min=0, max=0.9, help="share of conversations held out")] = None,
+    holdout: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="share of conversations to hold out; pairs are derived anew")
+    ] = None,
     cap: Annotated[int | None, typer.Option("--max-pairs-per-user", min=1, help="guard against brigading")] = None,
     as_json: Json = False,
 ) -> None:

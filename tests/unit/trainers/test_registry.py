@@ -73,6 +73,13 @@ def test_repeated_job_gets_its_name_again(tmp_path: Path) -> None:
     assert registry.place(tmp_path, "support", new_id(), made, []).name.startswith("support@v2-")
 
 
+def test_adapter_that_came_another_way_keeps_its_number(tmp_path: Path) -> None:
+    """A folder without an origin, copied in by hand, blocks nothing and its number is not given again."""
+    (tmp_path / "adapters" / "support@v4-00000000").mkdir(parents=True)
+    placed = registry.place(tmp_path, "support", new_id(), _made(tmp_path / "out"), [])
+    assert placed.name.startswith("support@v5-")
+
+
 def test_names_given_at_once_differ(tmp_path: Path) -> None:
     """Numbers are given one at a time, whoever asks at the same moment."""
 
