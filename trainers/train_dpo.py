@@ -79,8 +79,9 @@ def train(job: DpoJob) -> dict[str, Any]:
     if not rows:
         raise TrainingError(f"{job.dataset} has no pairs: there is nothing to learn from")
 
-    # Everything is on disk, and nothing of this run is anybody else's business.
+    # Everything is on disk. Threads that wait shall sleep, for the model server shares these cores.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig

@@ -16,6 +16,9 @@ import httpx
 START_TIMEOUT_S = 240.0
 """The longest a start may take on a slow machine; 30 to 60 s are usual on two cores."""
 
+KNOWN_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's ``--max-lora-rank`` takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class VllmServer:
@@ -30,7 +33,9 @@ class VllmServer:
         max_model_len: the most tokens of prompt and answer of one request.
         max_num_seqs: requests in one batch; more wait.
         max_loras: adapters in one batch: stable, candidate, previous and one in passing.
-        max_lora_rank: the largest rank an adapter may have; every adapter computes at this rank.
+        max_lora_rank: the largest rank an adapter may have, rounded up to one that vLLM knows. Every
+            adapter computes at this rank, and on a CPU vLLM copies that much weight for every token:
+            no larger than the recipe's rank.
         kv_cache_gib: memory for keys and values, whole GiB.
         threads: cores to compute on; None takes all that this process may use.
     """
@@ -43,7 +48,7 @@ class VllmServer:
     max_model_len: int = 1024
     max_num_seqs: int = 32
     max_loras: int = 4
-    max_lora_rank: int = 16
+    max_lora_rank: int = 8
     kv_cache_gib: int = 1
     threads: int | None = None
 
@@ -70,7 +75,7 @@ class VllmServer:
             "--enable-lora",
             *("--max-loras", str(self.max_loras)),
             *("--max-cpu-loras", str(self.max_loras)),
-            *("--max-lora-rank", str(self.max_lora_rank)),
+            *("--max-lora-rank", str(known_rank(self.max_lora_rank))),
             # With adapters vLLM compiles nothing on a CPU; saying so spares it the attempt.
             "--enforce-eager",
             # The gateway logs requests; a line a request here only costs.
@@ -87,6 +92,8 @@ class VllmServer:
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(threads),
+            # Threads that wait must sleep: the gateway, ClickHouse and the consumers share these cores.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }
@@ -97,6 +104,17 @@ class VllmServer:
             return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def known_rank(rank: int) -> int:
+    """Round a LoRA rank up to the next that vLLM can be started with.
+
+    Raises:
+        ValueError: the rank is below 1 or above vLLM's largest.
+    """
+    if not 1 <= rank <= KNOWN_RANKS[-1]:
+        raise ValueError(f"LoRA rank {rank}; allowed: 1 to {KNOWN_RANKS[-1]}")
+    return next(known for known in KNOWN_RANKS if known >= rank)
 
 
 def usable_cores() -> int:

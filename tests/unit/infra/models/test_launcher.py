@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from ratchet.infra.models.launcher import VllmServer, usable_cores
+import pytest
+
+from ratchet.infra.models.launcher import VllmServer, known_rank, usable_cores
 
 
 def test_the_command_line_allows_adapters_at_runtime() -> None:
     """Adapters are on, the counts and ranks are what was asked, and the environment opens the load route."""
-    server = VllmServer(Path("/models/base"), "base", 18000, max_lora_rank=8)
+    server = VllmServer(Path("/models/base"), "base", 18000, max_lora_rank=9)
     argv = server.argv()
     assert "--enable-lora" in argv
     assert argv[argv.index("--max-loras") + 1] == "4"
-    assert argv[argv.index("--max-lora-rank") + 1] == "8"
+    assert argv[argv.index("--max-lora-rank") + 1] == "16"
     assert argv[argv.index("--model") + 1] == "/models/base"
     assert argv[argv.index("--host") + 1] == "127.0.0.1"
     env = server.env({"PATH": "/bin", "OMP_NUM_THREADS": "64"})
@@ -23,3 +25,10 @@ def test_the_command_line_allows_adapters_at_runtime() -> None:
 def test_a_server_that_is_not_there_is_not_ready() -> None:
     """The readiness check answers no, and raises nothing."""
     assert not VllmServer(Path("/models/base"), "base", 1).ready()
+
+
+@pytest.mark.parametrize("rank", [0, -1, 513])
+def test_a_rank_that_vllm_cannot_serve_is_refused(rank: int) -> None:
+    """Better before the start than after a minute of loading."""
+    with pytest.raises(ValueError, match="LoRA rank"):
+        known_rank(rank)
