@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ratchet.consumers.rules.batch import Batch, BatchLimits
 from ratchet.consumers.rules.decode import line
@@ -33,6 +33,7 @@ CHUNK = 2_000
 STALL_S = 1.0
 """How long a full batch may wait for the writer before polling goes on with paused partitions."""
 REVOKE_S = 5.0
+LAST_COMMIT_S = 3.0
 
 
 class Ingest:
@@ -74,13 +75,17 @@ class Ingest:
         self._limits = limits or BatchLimits(flush_interval_s)
         self._flood = flood or FloodPolicy()
         self._settings = consumer(bootstrap, group_id(group), "ratchet-ingest") | {
-            "session.timeout.ms": int(session_timeout_s * 1000)
+            "session.timeout.ms": int(session_timeout_s * 1000),
+            "on_commit": self._committed,
+            "error_cb": self._kafka_said,
         }
         self._clock = clock
         self._topics = {topic.name: topic for topic in TOPICS if GROUP in topic.groups}
         self._batch = Batch()
         self._window: Window = ()
         self._paused: list[TopicPartition] = []
+        self._refused_commit = False
+        self._commits_open = 0
         self._broker_away = False
         self._consumer: Consumer | None = None
         self._writer: Writer | None = None
@@ -109,7 +114,7 @@ class Ingest:
                 BrokerError: Kafka refuses this consumer for good, or takes no dead letters.
         """
         reader = Consumer(self._settings)
-        writer = Writer(reader, self._store, self._publisher, stop)
+        writer = Writer(self._store, self._publisher, stop)
         self._consumer, self._writer = reader, writer
         try:
             reader.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._lost)
@@ -118,13 +123,50 @@ class Ingest:
                 self._take(reader.consume(CHUNK, poll_s))
                 if self._batch.due(self._limits, self._clock()):
                     self._hand_over(writer)
+                self._commit(reader, writer)
         finally:
             # after a FloodError too: what came before the flood is good
             if writer.wait(None):
                 self._submit(writer)
                 writer.wait(None)
             writer.close()
+            self._commit_last(reader, writer)
             reader.close()
+
+    def _commit(self, reader: Consumer, writer: Writer) -> None:
+        """Commit what is stored, without waiting for the answer.
+
+        librdkafka is used from this thread alone: a commit that waits in another thread while this
+        one consumes can hang for ever (confluent-kafka-python, issue 1801; seen here too).
+        """
+        if not (stored := writer.stored()):
+            return
+        positions = [TopicPartition(topic, part, offset) for (topic, part), offset in stored.items()]
+        try:
+            reader.commit(offsets=positions, asynchronous=True)
+        except KafkaException as error:
+            log.warning("offsets were not committed, later ones will be: %s", error)
+            return
+        self._commits_open += 1
+
+    def _committed(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
+        """Kafka's answer to a commit.
+
+        What it refused is not tried again: the next batch's offsets cover it, and after a rebalance
+        it is no longer ours to commit. At worst stored records are read and replaced once more.
+        """
+        self._commits_open -= 1
+        self._refused_commit = error is not None
+        if error is not None:
+            log.warning("offsets were not committed, later ones will be: %s", error.str())
+
+    def _commit_last(self, reader: Consumer, writer: Writer) -> None:
+        self._commit(reader, writer)
+        deadline = time.monotonic() + LAST_COMMIT_S
+        while self._commits_open > 0 and time.monotonic() < deadline:
+            reader.poll(0.05)  # serves the answer; a record that comes along stays unacknowledged
+        if self._commits_open > 0 or self._refused_commit:
+            log.warning("the last offsets were not committed; their records are read, and stored, again")
 
     def _take(self, messages: list[Message]) -> None:
         now_s = self._clock()
@@ -211,6 +253,7 @@ class Ingest:
         if writer is not None and writer.wait(REVOKE_S):
             self._submit(writer)
             writer.wait(REVOKE_S)
+            self._commit(reader, writer)
         self._lost(reader, partitions)
 
     def _lost(self, _reader: Consumer, _partitions: list[TopicPartition]) -> None:

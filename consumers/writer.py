@@ -1,12 +1,10 @@
-"""Ingest's second thread: inserts a batch, has its dead letters delivered, then commits its offsets."""
+"""Ingest's second thread: inserts a batch and has its dead letters delivered; then its offsets may be committed."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ratchet.consumers.rules.batch import Batch, Partition
 from ratchet.infra.clickhouse.client import Store
@@ -27,11 +25,10 @@ class Writer:
     after `stop` it is tried once more and then left to redelivery.
     """
 
-    def __init__(self, consumer: Consumer, store: Store, publisher: Publisher, stop: threading.Event) -> None:
+    def __init__(self, store: Store, publisher: Publisher, stop: threading.Event) -> None:
         """Start idle.
 
         Args:
-            consumer: whose offsets are committed.
             store: where rows go.
             publisher: on which the batch's dead letters were published.
             stop: set when no more tries should be made.
@@ -39,11 +36,12 @@ class Writer:
         self.rows = 0
         self.batches = 0
         self.away = False
-        self._consumer = consumer
         self._store = store
         self._publisher = publisher
         self._stop = stop
-        self._uncommitted: dict[Partition, int] = {}
+        self._stored: dict[Partition, int] = {}
+        self._assignment = 0
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest-writer")
         self._writing: Future[None] | None = None
         self._left = False
@@ -67,7 +65,7 @@ class Writer:
         if self._left:
             log.warning("%d rows more are left to redelivery", batch.rows)
             return
-        self._writing = self._threads.submit(self._write, batch)
+        self._writing = self._threads.submit(self._write, batch, self._assignment)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for the batch that is being written; False if it takes longer than ``timeout_s`` seconds."""
@@ -75,21 +73,35 @@ class Writer:
             wait([self._writing], timeout=timeout_s)
         return self.idle()
 
+    def stored(self) -> dict[Partition, int]:
+        """Offsets whose records are stored since the last call, as Kafka commits them."""
+        with self._lock:
+            stored, self._stored = self._stored, {}
+        return stored
+
     def forget(self) -> None:
-        """Partitions were taken away: offsets whose commit failed are no longer this member's to commit."""
-        self._uncommitted = {}
+        """The partitions were taken away: what was stored of them is no longer this member's to commit.
+
+        A broker that lost its memory would take old offsets for positions in its new records,
+        and pass over those.
+        """
+        with self._lock:
+            self._assignment += 1
+            self._stored = {}
 
     def close(self) -> None:
         """End the thread, after the batch that is being written."""
         self._threads.shutdown(wait=True)
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, batch: Batch, assignment: int) -> None:
         self._left = True
         if self._store_batch(batch):
             self._left = False
             self.rows += batch.rows
             self.batches += 1
-            self._commit(batch.offsets)
+            with self._lock:
+                if assignment == self._assignment:
+                    self._stored |= batch.offsets
 
     def _store_batch(self, batch: Batch) -> bool:
         for table, lines in batch.lines.items():
@@ -130,19 +142,3 @@ class Writer:
             if self._stop.is_set():
                 return False
         return True
-
-    def _commit(self, offsets: dict[Partition, int]) -> None:
-        self._uncommitted |= offsets
-        if not self._uncommitted:
-            return
-        positions = [TopicPartition(topic, part, offset) for (topic, part), offset in self._uncommitted.items()]
-        try:
-            committed = self._consumer.commit(offsets=positions, asynchronous=False) or []
-        except (KafkaException, RuntimeError) as error:
-            # stored already: at worst these records are read and replaced once more
-            log.warning("offsets were not committed, the next batch's commit takes them along: %s", error)
-            return
-        if refused := next((p.error for p in committed if p.error), None):
-            log.warning("offsets were not committed, the next batch's commit takes them along: %s", refused.str())
-            return
-        self._uncommitted = {}

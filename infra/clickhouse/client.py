@@ -29,9 +29,11 @@ logging.getLogger("clickhouse_connect.driver").setLevel(logging.ERROR)
 
 QUERIES = "ratchet.infra.clickhouse.queries"
 _POOL = 16
+# Imported logs span more months than the hundred partitions that one insert may touch by default.
+_ANY_TIME = {"max_partitions_per_insert_block": 0}
 # A misspelt column would otherwise vanish without a word.
-_STRICT = {"input_format_skip_unknown_fields": 0}
-_LENIENT = {"input_format_skip_unknown_fields": 1}
+_STRICT = _ANY_TIME | {"input_format_skip_unknown_fields": 0}
+_LENIENT = _ANY_TIME | {"input_format_skip_unknown_fields": 1}
 
 
 @cache

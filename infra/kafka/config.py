@@ -14,6 +14,21 @@ MAX_DEAD_BYTES = 12 * 1024 * 1024
 """The largest dead letter: the largest event in base64, with room for the reason."""
 
 log = logging.getLogger("ratchet.kafka")
+client_log = logging.getLogger("ratchet.kafka.client")
+"""What librdkafka itself says."""
+
+
+def _news(record: logging.LogRecord) -> bool:
+    """Whether a line of librdkafka is news.
+
+    It reports every refused connection of every client several times a second; that the
+    broker is away is said once by whoever depends on it.
+    """
+    text = record.getMessage()
+    return not text.startswith("FAIL ") or ("Connection refused" not in text and "Disconnected" not in text)
+
+
+client_log.addFilter(_news)
 
 
 def record_limit(topic: str) -> int:
@@ -45,7 +60,7 @@ def connection(bootstrap: str, client_id: str) -> dict[str, Any]:
         "socket.keepalive.enable": True,
         # brokers close idle connections by design: no news
         "log.connection.close": False,
-        "logger": log,
+        "logger": client_log,
     }
 
 
@@ -63,11 +78,14 @@ def consumer(bootstrap: str, group: str, client_id: str) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         # a group without an offset, or with one that the broker no longer has, loses nothing
         "auto.offset.reset": "earliest",
+        # after how long a dead member's partitions go to another one; the embedded broker also
+        # keeps a new member waiting the longer, the longer this is
+        "session.timeout.ms": 10_000,
         "allow.auto.create.topics": False,
         # a topic that is created, or comes back, is found within seconds
         "topic.metadata.refresh.interval.ms": 5_000,
         "fetch.wait.max.ms": 50,
         # prefetched records count as this process's memory
-        "queued.max.messages.kbytes": 32 * 1024,
+        "queued.max.messages.kbytes": 16 * 1024,
         "fetch.message.max.bytes": 1024 * 1024,
     }

@@ -117,17 +117,18 @@ class _Subscription:
         assert isinstance(record, Message)
         at = TopicPartition(self._topic.name, int(record.partition() or 0), int(record.offset() or 0))
         consumer: Consumer = message.consumer.consumer  # type: ignore[attr-defined]
+        member = consumer.memberid()
         try:
             await self._process(record)
             undelivered = await asyncio.to_thread(self._publisher.flush, FLUSH_S)
             if undelivered:
                 raise BrokerError(f"{undelivered} published records are still undelivered")
         except Exception as error:  # noqa: BLE001 - whatever fails in a handler means the same: not done, again later
-            self._retry(consumer, at, error)
+            self._retry(consumer, member, at, error)
             return
         if self._failures.pop(at.partition, None):
             log.warning("%s: %s works again (partition %d)", self._group, self._topic.name, at.partition)
-        self._acknowledge(consumer, at)
+        self._acknowledge(consumer, member, at)
 
     async def _process(self, record: Message) -> None:
         value = record.value()
@@ -140,14 +141,23 @@ class _Subscription:
             return
         await self._handle(event)
 
-    def _acknowledge(self, consumer: Consumer, at: TopicPartition) -> None:
+    def _left(self, consumer: Consumer, member: str) -> bool:
+        """Whether this process joined the group anew while it worked.
+
+        The broker may have lost its memory then: an old offset would be a position in its new records.
+        """
+        return bool(consumer.memberid() != member)
+
+    def _acknowledge(self, consumer: Consumer, member: str, at: TopicPartition) -> None:
+        if self._left(consumer, member):
+            return
         try:
             consumer.store_offsets(offsets=[TopicPartition(at.topic, at.partition, at.offset + 1)])
         except KafkaException as error:
             # the partition went to another member while we worked: it handles the record again
             log.info("%s: %s[%d] was taken away: %s", self._group, at.topic, at.partition, error.args[0].str())
 
-    def _retry(self, consumer: Consumer, at: TopicPartition, error: Exception) -> None:
+    def _retry(self, consumer: Consumer, member: str, at: TopicPartition, error: Exception) -> None:
         failures = self._failures[at.partition] = self._failures.get(at.partition, 0) + 1
         wait_s = backoff_s(failures, last_s=self._last_backoff_s)
         said = log.warning if failures == 1 else log.debug
@@ -161,6 +171,8 @@ class _Subscription:
             error,
             exc_info=error if failures == 1 else None,
         )
+        if self._left(consumer, member):
+            return
         try:
             # paused, so that polling goes on: other partitions work and the group keeps this member
             consumer.pause([TopicPartition(at.topic, at.partition)])

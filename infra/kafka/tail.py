@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -15,6 +16,9 @@ from ratchet.schemas.events import Event, parse_any
 from ratchet.schemas.topics import Topic
 
 ANSWER_S = 10.0
+CHECK_S = 3.0
+"""How often a quiet tail asks whether the broker still has what was read."""
+_LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT}
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class Tail:
     """Follows a state topic from its beginning in a thread of its own, without a group.
 
     Every process with a `Tail` sees every event, in order. A broker that is away is waited
-    for; one that comes back empty (the embedded broker forgets) is followed from its new
-    beginning.
+    for. After a lost connection the topic is read from its beginning again, because the
+    embedded broker comes back empty and may have been seeded anew: ``apply`` must bear
+    seeing an event twice (versions only grow).
     """
 
     def __init__(self, bootstrap: str, topic: Topic, apply: Callable[[Event], None]) -> None:
@@ -84,6 +89,7 @@ class Tail:
         self._bootstrap = bootstrap
         self._topic = topic
         self._apply = apply
+        self._lost = False
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kafka-tail-{topic.name}", daemon=True)
@@ -103,26 +109,53 @@ class Tail:
             self._thread.join(timeout=ANSWER_S)
 
     def _run(self) -> None:
-        reader = _reader(self._bootstrap)
+        # a closed connection is an error event here, because behind it the broker may have forgotten
+        reader = _reader(self._bootstrap, {"log.connection.close": True, "error_cb": self._error})
         try:
             waiting = self._begin(reader)
+            quiet_since = time.monotonic()
             while not self._stop.is_set():
                 message = reader.poll(0.2)
+                if self._lost:
+                    log.warning("%s: the connection was lost: reading from the beginning again", self._topic.name)
+                    waiting = self._begin(reader)
+                    self._lost = False
+                    continue
                 if message is None:
+                    if time.monotonic() - quiet_since > CHECK_S:
+                        quiet_since = time.monotonic()
+                        if self._forgotten(reader):
+                            waiting = self._begin(reader)
                     continue
                 if (error := message.error()) is None:
+                    quiet_since = time.monotonic()
                     self._take(_record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(message.partition())
                     if not waiting:
                         self._caught_up.set()
-                else:
-                    log.debug("%s: %s", self._topic.name, error.str())
         finally:
             reader.close()
 
+    def _error(self, error: KafkaError) -> None:
+        # called from within poll
+        if error.code() in _LOST:
+            self._lost = True
+
+    def _forgotten(self, reader: Consumer) -> bool:
+        """Whether the broker's log ends before what was read of it: it lost its records in between."""
+        try:
+            for position in reader.position(reader.assignment()):
+                _, end = reader.get_watermark_offsets(position, timeout=ANSWER_S)
+                if end < position.offset:
+                    log.warning("%s: the broker came back empty: reading from the beginning again", self._topic.name)
+                    return True
+        except KafkaException as error:
+            log.debug("%s: %s", self._topic.name, error)
+        return False
+
     def _begin(self, reader: Consumer) -> set[int]:
-        """Assign all partitions, however long the broker or the topic takes to appear."""
+        """Assign all partitions from their beginning, however long the broker or the topic takes to appear."""
         said = False
         while not self._stop.is_set():
             problem = "no such topic yet"
@@ -157,9 +190,10 @@ class Tail:
             log.exception("%s offset %d could not be applied", record.topic, record.offset)
 
 
-def _reader(bootstrap: str) -> Consumer:
+def _reader(bootstrap: str, extra: dict[str, Any] | None = None) -> Consumer:
     # librdkafka wants a group id even where no group is joined
-    return Consumer(consumer(bootstrap, "ratchet.tail", "ratchet-tail") | {"enable.partition.eof": True})
+    settings = consumer(bootstrap, "ratchet.tail", "ratchet-tail") | {"enable.partition.eof": True}
+    return Consumer(settings | (extra or {}))
 
 
 def _assign_all(reader: Consumer, topic: str) -> list[int]:

@@ -22,9 +22,10 @@ from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.embedded import clickhouse_server
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
-from ratchet.infra.kafka.admin import ensure_topics
+from ratchet.infra.kafka.admin import ensure_topics, lag
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.schemas.errors import FloodError
@@ -217,3 +218,40 @@ def test_a_flood_of_bad_messages_stops_it(kafka: Any, store: Store, publisher: K
     with running(patient):
         until(lambda: patient.dead_letters >= 400 - before and stored(store, task) == (1, 1))
     assert sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap)) == 400
+
+
+@pytest.mark.slow
+@pytest.mark.connected
+def test_a_broker_that_forgot_everything_is_read_from_its_beginning(store: Store, tmp_path: Path) -> None:
+    """The embedded broker restarts empty: old offsets are not committed to it, and its new records all arrive."""
+    task, port = f"forgot-{new_id()}", free_port()
+    bootstrap = f"127.0.0.1:{port}"
+    broker = Child("kafka", broker_command(port), tmp_path / "broker.log", BrokerProbe(bootstrap))
+    stopped = threading.Event()
+    with Supervisor(grace_s=0.1) as first:
+        first.start(broker)
+        ensure_topics(bootstrap)
+        publisher = KafkaPublisher(bootstrap, False, "test")
+        ingest = Ingest(bootstrap, store, publisher, 0.1)
+        thread = threading.Thread(target=ingest.run, args=(stopped,), name="ingest")
+        thread.start()
+        for number in range(60):
+            publisher.publish(inference(task, f"{number}"))
+        assert publisher.flush(10) == 0
+        until(lambda: stored(store, task) == (60, 60))
+    try:
+        with Supervisor(grace_s=0.1) as second:
+            second.start(broker)
+            ensure_topics(bootstrap)
+            for number in range(20):
+                publisher.publish(inference(task, f"after {number}"))
+            until(lambda: publisher.flush(1) == 0)
+            until(lambda: stored(store, task) == (80, 80))
+            stopped.set()
+            thread.join(timeout=30)
+            assert lag(bootstrap, "ingest") == 0
+    finally:
+        stopped.set()
+        thread.join(timeout=30)
+        publisher.close()
+    assert not thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from ratchet.infra.clock import new_id, now
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
+from ratchet.infra.embedded.ports import free_port
+from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics, lag, wait_for_broker
 from ratchet.infra.kafka.config import group_id
 from ratchet.infra.kafka.dead import original, read_dead_letters
@@ -94,6 +98,29 @@ def test_tail_sees_what_was_there_and_what_comes(kafka: Any, publisher: KafkaPub
     publisher.publish(rollout(task, 4))
     assert publisher.flush(10) == 0
     _until(lambda: isinstance(seen[-1], Rollout) and seen[-1].task == task and seen[-1].version == 4)
+    tail.close()
+
+
+@pytest.mark.connected
+def test_tail_follows_a_broker_that_came_back_empty(tmp_path: Path) -> None:
+    """After a restart that lost all records, what is seeded anew is applied from its first record on."""
+    port = free_port()
+    bootstrap = f"127.0.0.1:{port}"
+    broker = Child("kafka", broker_command(port), tmp_path / "broker.log", BrokerProbe(bootstrap))
+    seen: list[Event] = []
+    tail = Tail(bootstrap, ROLLOUT, seen.append)
+    for versions in ([1, 2, 3], [10, 11, 12, 13, 14]):
+        with Supervisor(grace_s=0.1) as supervisor:
+            supervisor.start(broker)
+            ensure_topics(bootstrap)
+            made = KafkaPublisher(bootstrap, False, "test")
+            for version in versions:
+                made.publish(rollout("t", version))
+            assert made.flush(10) == 0
+            if versions[0] == 1:
+                tail.start()
+            _until(lambda: [e.version for e in seen if isinstance(e, Rollout)][-len(versions) :] == versions)  # noqa: B023
+            made.close()
     tail.close()
 
 
