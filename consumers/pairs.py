@@ -1,16 +1,19 @@
 """Group ``pairs``: each piece of feedback re-derives the whole group it belongs to, as rows of pairs_log.
 
-Evidence comes from ClickHouse. A handler derives only after its own event is stored there:
-of two votes handled at once, whichever was stored later then sees both, and its row has the
-higher version. What arrives too late for that (an inference after its feedback) the next
-vote or a `sweep` repairs. Imported feedback comes in thousands and is left to `sweep`.
+Evidence comes from ClickHouse. The handler takes feedback and `flush`, called every second or so,
+derives all groups it touches at once, once their evidence is stored: of two votes that came
+together, whichever was stored later then sees both, and its row has the higher version. What a
+process had taken and not derived when it was killed, the `sweep` at its start derives; that sweep
+also repairs what arrived too late (an inference long after its feedback) and makes the pairs of
+imports, which come in thousands.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,8 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("ratchet.pairs")
 GROUP = "pairs"
 TABLE = "pairs_log"
-WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Pauses between looks for evidence that has not arrived yet: 3 s in all, a few of ingest's flushes."""
+PATIENCE_S = 10.0
+"""How long feedback waits for its evidence: many of ingest's flushes."""
+MOST_WAITING = 5_000
+"""More feedback than this at once is left to a sweep, so memory stays bounded."""
 _COMPARED = ("status", "reason", "split", "user", "confidence", "votes", "version")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -66,10 +71,13 @@ class Evidence:
         self._store = store
         self._task = task
 
-    def has(self, event: Feedback) -> bool:
-        """Whether a feedback event is stored."""
-        found = self._store.query("feedback_stored", task=self._task, at=instant(event.at), id=event.id)
-        return bool(found[0]["n"])
+    def stored(self, events: Sequence[Feedback]) -> set[str]:
+        """Ids of those feedback events that are stored."""
+        times = [event.at for event in events]
+        first, last = instant(min(times)), instant(max(times))
+        ids = [event.id for event in events]
+        found = self._store.query("feedback_stored", task=self._task, first=first, last=last, ids=ids)
+        return {str(row["id"]) for row in found}
 
     def votes_touching(self, ids: Collection[str]) -> list[Vote]:
         """Votes on these answers, as either side."""
@@ -168,9 +176,10 @@ def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
 
 
 class Pairs:
-    """The handler: waits for its evidence, derives, writes, then calls ``after`` (the retraining trigger).
+    """The handler and its flush: waits for evidence, derives, writes, then calls ``after`` (the retraining trigger).
 
-    ``stale`` holds the tasks that want a `sweep`: imports, and feedback whose inference was unknown.
+    ``stale`` holds the tasks that want a `sweep`: all of them at the start, later those with
+    imports or with feedback whose inference was unknown.
     """
 
     def __init__(
@@ -178,34 +187,65 @@ class Pairs:
         store: Store,
         tasks: Mapping[str, TaskPolicy],
         after: After | None = None,
-        waits_s: Sequence[float] = WAITS_S,
+        patience_s: float = PATIENCE_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the parts; tasks without a policy make no pairs."""
         self._store = store
         self._tasks = tasks
         self._after = after
-        self._waits_s = waits_s
-        self.stale: set[str] = set()
+        self._patience_s = patience_s
+        self._monotonic = monotonic
+        self._waiting: dict[str, list[tuple[Feedback, float]]] = defaultdict(list)
+        self.stale: set[str] = set(tasks)
 
     async def handle(self, event: Event) -> None:
-        """Re-derive what one feedback event changes.
-
-        Raises:
-            StoreError: ClickHouse is away; the event is tried again.
-        """
+        """Take one feedback event for the next `flush`."""
         if not isinstance(event, Feedback) or event.kind not in KINDS or event.task not in self._tasks:
             return
-        if event.source == "import":
+        waiting = self._waiting[event.task]
+        if event.source == "import" or len(waiting) >= MOST_WAITING:
             self.stale.add(event.task)
             return
-        evidence = Evidence(self._store, event.task)
-        if not await self._arrived(evidence, event):
-            self.stale.add(event.task)
-        policy = self._tasks[event.task].pairing
-        rows = await asyncio.to_thread(derive_groups, evidence, [to_vote(event)], policy)
-        await asyncio.to_thread(evidence.write, rows)
-        if self._after is not None:
-            await self._after(event.task)
+        waiting.append((event, self._monotonic() + self._patience_s))
+
+    async def flush(self, last: bool = False) -> None:
+        """Derive the groups of all feedback whose evidence is stored; ``last`` waits for no evidence.
+
+        Raises:
+            StoreError: ClickHouse is away; the feedback keeps waiting.
+        """
+        for task in [task for task, waiting in self._waiting.items() if waiting]:
+            taken = list(self._waiting[task])
+            ready, late = await asyncio.to_thread(self._ready, task, taken, last)
+            if late:
+                self.stale.add(task)
+            if ready or late:
+                await asyncio.to_thread(self._derive, task, [*ready, *late])
+            done = {event.id for event in (*ready, *late)}
+            self._waiting[task] = [item for item in self._waiting[task] if item[0].id not in done]
+            if done and self._after is not None:
+                await self._after(task)
+
+    def _ready(
+        self, task: str, taken: Sequence[tuple[Feedback, float]], last: bool
+    ) -> tuple[list[Feedback], list[Feedback]]:
+        """Of the waiting feedback, that whose evidence is stored, and that which waited long enough."""
+        evidence = Evidence(self._store, task)
+        stored = evidence.stored([event for event, _ in taken])
+        named = {i for event, _ in taken for i in (event.inference_id, event.compared_with) if i}
+        known = evidence.answers(named).keys()
+        ready, late = [], []
+        for event, until in taken:
+            if event.id in stored and {i for i in (event.inference_id, event.compared_with) if i} <= known:
+                ready.append(event)
+            elif last or self._monotonic() >= until:
+                late.append(event)
+        return ready, late
+
+    def _derive(self, task: str, events: Sequence[Feedback]) -> None:
+        evidence = Evidence(self._store, task)
+        evidence.write(derive_groups(evidence, [to_vote(event) for event in events], self._tasks[task].pairing))
 
     async def sweep(self, task: str) -> PairCounts:
         """Derive everything again and write what changed: repairs what arrived in an unlucky order.
@@ -222,16 +262,6 @@ class Pairs:
         if counts.written and self._after is not None:
             await self._after(task)
         return counts
-
-    async def _arrived(self, evidence: Evidence, event: Feedback) -> bool:
-        ids = {i for i in (event.inference_id, event.compared_with) if i}
-        for wait_s in (*self._waits_s, None):
-            stored = await asyncio.to_thread(evidence.has, event)
-            if stored and len(await asyncio.to_thread(evidence.answers, ids)) == len(ids):
-                return True
-            if wait_s is not None:
-                await asyncio.sleep(wait_s)
-        return False
 
 
 def register(broker: KafkaBroker, pairs: Pairs, publisher: Publisher) -> None:

@@ -63,12 +63,12 @@ class Trigger:
         async with self._locks[task]:
             now = self._clock()
             runs = await asyncio.to_thread(self._store.query, "trigger_runs", task=task)
-            state = await asyncio.to_thread(self._state, task, runs, now)
+            # a refusal is no training: it starts no cooldown and learns from no pairs
+            asked = [run for run in runs if run["state"] != "declined"]
+            state = await asyncio.to_thread(self._state, task, asked, now)
             decision = decide(state, policy.retraining, now)
             if decision.train:
-                self._request(
-                    task, policy, decision, state, len([run for run in runs if run["state"] != "declined"]), now
-                )
+                self._request(task, policy, decision, state, len(asked), now)
             else:
                 self._decline(task, policy, decision, runs, now)
             return decision

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ratchet")
 STREAMS = ("checks", "judge", "pairs")
 CONSUMERS = ("ingest", *STREAMS)
+PAIRS_S = 1.0
+"""Seconds between two derivations of the pairs that new feedback touches."""
 SWEEP_S = 10.0
 """Seconds between two looks for pairs that arrived in an unlucky order, and for a schedule's trigger."""
 
@@ -150,7 +154,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-consumers")
     broker = make_broker(s.kafka)
     client = wiring.judge(s) if "judge" in names else None
-    sweeping: asyncio.Task[None] | None = None
+    building: asyncio.Task[None] | None = None
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if client is not None:
@@ -159,38 +163,42 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
         pairs.register(broker, builder, publisher)
-        sweeping = asyncio.create_task(_sweep(builder, trigger, list(s.tasks), stop))
+        building = asyncio.create_task(_build(builder, trigger, list(s.tasks), stop))
     try:
         await broker.start()
         await stop.wait()
         await broker.stop()
     finally:
         stop.set()
-        if sweeping is not None:
-            await sweeping
+        if building is not None:
+            await building
         if client is not None:
             await client.close()
         await asyncio.to_thread(publisher.close)
         store.close()
 
 
-async def _sweep(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: asyncio.Event) -> None:
-    """Repair what arrived in an unlucky order, and consider training, every now and then.
+async def _build(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: asyncio.Event) -> None:
+    """Make the pairs of what came in, and every now and then repair pairs and consider training.
 
-    What is away is left for the next time: nothing here is acknowledged, so nothing is lost.
+    What is away is left for the next time: the builder keeps its feedback, and sweeps when it starts.
     """
-    said = ""
-    while not stop.is_set():
-        for task in tasks:
-            try:
-                if task in builder.stale:
-                    await builder.sweep(task)
-                await trigger.consider(task)
-            except (StoreError, BrokerError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("%s: pairs and trigger wait: %s", task, said)
+    said, next_sweep = "", 0.0
+    while True:
+        last = stop.is_set()
         try:
-            await asyncio.wait_for(stop.wait(), SWEEP_S)
-        except TimeoutError:
-            continue
+            await builder.flush(last)
+            if not last and time.monotonic() >= next_sweep:
+                next_sweep = time.monotonic() + SWEEP_S
+                for task in tasks:
+                    if task in builder.stale:
+                        await builder.sweep(task)
+                    await trigger.consider(task)
+        except (StoreError, BrokerError) as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("pairs and the trigger wait: %s", said)
+        if last:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PAIRS_S)

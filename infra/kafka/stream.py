@@ -94,7 +94,7 @@ def subscribe(
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.MANUAL,
         max_poll_interval_ms=max_poll_interval_s * 1000,
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=500,
         polling_interval=0.2,
         no_reply=True,
     )(subscription.on_message)

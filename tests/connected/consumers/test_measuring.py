@@ -65,10 +65,14 @@ async def test_checks_judge_and_pairs_behind_kafka(kafka: Any, clickhouse: str) 
             store.insert_rows(found[0], [found[1]])
         checks.register(broker, {task: policy}, out)
         judge.register(broker, {task: policy}, out, JudgeClient("http://127.0.0.1:9/v1", "away", retries=0))
-        pairs.register(broker, pairs.Pairs(store, {task: policy}, written.put), out)
+        builder = pairs.Pairs(store, {task: policy}, written.put)
+        pairs.register(broker, builder, out)
         await broker.start()
         try:
             async with asyncio.timeout(60):
+                while written.empty():
+                    await builder.flush()
+                    await asyncio.sleep(0.05)
                 assert await written.get() == task
                 while len({s.kind for s in out.events if isinstance(s, Score)}) < 2:  # noqa: ASYNC110 - a list tells nobody
                     await asyncio.sleep(0.05)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.consumers.pairs import Pairs, derive_all
+from ratchet.consumers.pairs import MOST_WAITING, Pairs, derive_all
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.schemas.events import Event, Feedback, Inference, Request, Response
@@ -79,6 +79,13 @@ def stored_pairs(store: Store, task: str) -> list[dict[str, Any]]:
     return store.query_sql(sql, {"task": task})
 
 
+async def say(pairs: Pairs, *events: Event) -> None:
+    """Hand over feedback and derive what it touches."""
+    for event in events:
+        await pairs.handle(event)
+    await pairs.flush()
+
+
 def random_loop(task: str, order: random.Random) -> tuple[list[Inference], list[Feedback]]:
     """A small random history: several prompts and conversations, users who disagree and some who vote a lot."""
     answers = [
@@ -105,16 +112,17 @@ async def test_event_by_event_gives_the_rows_of_the_bulk_path(store: Store, task
     order = random.Random(seed)
     answers, said = random_loop(task, order)
     policy = TaskPolicy(pairing=PairingPolicy(holdout=0.4, max_pairs_per_user=3))
-    pairs = Pairs(store, {task: policy}, waits_s=())
+    pairs = Pairs(store, {task: policy}, patience_s=0)
+    pairs.stale.clear()
     late = answers[:2]
     write(store, *answers[2:])
     for number, event in enumerate(said):
         write(store, event)
         if number == 8:
             write(store, *late)
-        await pairs.handle(event)
+        await say(pairs, event)
         if number % 5 == 0:
-            await pairs.handle(order.choice(said[: number + 1]))
+            await say(pairs, order.choice(said[: number + 1]))
     # what was said before its inference arrived is repaired by a sweep
     if late:
         assert task in pairs.stale or not any(f.inference_id in {a.id for a in late} for f in said[:8])
@@ -133,11 +141,12 @@ async def test_without_late_answers_no_sweep_is_needed(store: Store, task: str, 
     order = random.Random(seed)
     answers, said = random_loop(task, order)
     policy = TaskPolicy(pairing=PairingPolicy(holdout=0.4, max_pairs_per_user=3))
-    pairs = Pairs(store, {task: policy}, waits_s=())
+    pairs = Pairs(store, {task: policy}, patience_s=0)
+    pairs.stale.clear()
     write(store, *answers)
     for event in said:
         write(store, event)
-        await pairs.handle(event)
+        await say(pairs, event)
     assert pairs.stale == set()
     assert (await pairs.sweep(task)).written == 0
 
@@ -146,12 +155,12 @@ async def test_later_votes_replace_the_row(store: Store, task: str) -> None:
     """A pair's row follows the votes: built, tied, turned round; always one row."""
     one, other = inference(task, 1, "a"), inference(task, 2, "b")
     write(store, one, other)
-    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, waits_s=())
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, patience_s=0)
     states = []
     for n, value in enumerate(["this", "other", "other"]):
         event = feedback(task, n, "preference", one.id, value, compared_with=other.id)
         write(store, event)
-        await pairs.handle(event)
+        await say(pairs, event)
         (pair,) = stored_pairs(store, task)
         states.append((pair["status"], pair["reason"], pair["votes"], '"b"' in pair["chosen"]))
     assert states == [("built", "", 1, False), ("dropped", "tie", 2, False), ("built", "", 3, True)]
@@ -166,8 +175,8 @@ async def test_feedback_may_come_before_its_inference(store: Store, task: str) -
     async def after(changed: str) -> None:
         considered.append(changed)
 
-    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, after, waits_s=(0.0, 0.0))
-    await pairs.handle(event)
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, after, patience_s=0)
+    await say(pairs, event)
     assert [pair["reason"] for pair in stored_pairs(store, task)] == ["unknown_inference"]
     assert pairs.stale == {task}
     write(store, answer, event)
@@ -175,6 +184,47 @@ async def test_feedback_may_come_before_its_inference(store: Store, task: str) -
     assert (counts.built, counts.dropped, counts.written) == (1, {}, 1)
     assert considered == [task, task]
     assert pairs.stale == set()
+
+
+async def test_feedback_waits_for_its_evidence(store: Store, task: str) -> None:
+    """Feedback that is not stored yet, or whose inference is not, makes its pair as soon as both are."""
+    answer = inference(task, 1, "bad")
+    event = feedback(task, 1, "correction", answer.id, "good")
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))})
+    pairs.stale.clear()
+    await say(pairs, event)
+    assert stored_pairs(store, task) == []
+    write(store, event)
+    await pairs.flush()
+    assert stored_pairs(store, task) == []
+    write(store, answer)
+    await pairs.flush()
+    assert [pair["status"] for pair in stored_pairs(store, task)] == ["built"]
+    assert pairs.stale == set()
+
+
+async def test_what_was_taken_and_not_derived_is_derived_after_a_crash(store: Store, task: str) -> None:
+    """A builder that is killed between taking feedback and deriving loses no pair: the next one begins with a sweep."""
+    answer = inference(task, 1, "bad")
+    event = feedback(task, 1, "correction", answer.id, "good")
+    write(store, answer, event)
+    policy = {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}
+    await Pairs(store, policy).handle(event)  # and it is gone
+    after = Pairs(store, policy)
+    assert after.stale == {task}
+    assert (await after.sweep(task)).built == 1
+
+
+async def test_a_flood_of_feedback_is_left_to_the_sweep(store: Store, task: str) -> None:
+    """Memory stays bounded: what is beyond the limit waits in ClickHouse, not here."""
+    pairs = Pairs(store, {task: TaskPolicy()})
+    pairs.stale.clear()
+    event = feedback(task, 1, "thumb", uid(1), True)
+    for _ in range(MOST_WAITING):
+        await pairs.handle(event)
+    assert pairs.stale == set()
+    await pairs.handle(event)
+    assert pairs.stale == {task}
 
 
 async def test_imports_wait_for_the_sweep_and_it_takes_thousands(store: Store, task: str) -> None:
@@ -185,8 +235,8 @@ async def test_imports_wait_for_the_sweep_and_it_takes_thousands(store: Store, t
         for n, (p, value) in enumerate((p, v) for p in range(0, 2_000, 2) for v in ["this", "this", "other"])
     ]
     write(store, *answers, *votes)
-    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0.2, max_pairs_per_user=5_000))}, waits_s=())
-    await pairs.handle(votes[0])
+    pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0.2, max_pairs_per_user=5_000))}, patience_s=0)
+    await say(pairs, votes[0])
     assert (stored_pairs(store, task), pairs.stale) == ([], {task})
     counts = await pairs.sweep(task)
     assert (counts.built, counts.written) == (1_000, 1_000)

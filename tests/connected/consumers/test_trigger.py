@@ -83,6 +83,16 @@ async def test_enough_pairs_request_one_training(loop: Loop) -> None:
     assert await loop.code() == "running"
 
 
+async def test_a_stored_refusal_is_no_training(loop: Loop) -> None:
+    """A refusal in the store starts no cooldown and uses up no pairs: the request comes as soon as there are enough."""
+    loop.add_pairs(0, 4)
+    assert await loop.code() == "too_few_pairs"
+    assert [event.state for event in loop.ingest()] == ["declined"]
+    loop.now += timedelta(seconds=30)
+    loop.add_pairs(4, 1)
+    assert await loop.code() == "train"
+
+
 async def test_a_restart_before_the_store_knows_asks_for_the_same_job(loop: Loop) -> None:
     """A trigger that forgot its request asks again under the same job id."""
     loop.add_pairs(0, 5)
