@@ -248,9 +248,11 @@ def _preference_accuracy(
     length = int(str((manifest.params if manifest else {}).get("max_length", policy.max_length)))
     folder = base_model_path(s)
     measured: dict[str, Any] = {"dataset": found.version}
-    measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length))
+    measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length, dtype="float32"))
     if manifest is not None:
-        measured["adapter"] = dict(preference_accuracy(folder, Path(manifest.path), rows, max_length=length))
+        measured["adapter"] = dict(
+            preference_accuracy(folder, Path(manifest.path), rows, max_length=length, dtype="float32")
+        )
     return measured
 
 
