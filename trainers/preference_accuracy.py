@@ -7,6 +7,7 @@ before and after every training run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -61,26 +62,43 @@ def preference_accuracy(
 
         model = PeftModel.from_pretrained(model, str(adapter_dir))
     encoded, _ = encode_pairs(tokenizer, rows, max_length)
-    return measure(model, encoded, length_normalised=length_normalised, batch_size=batch_size)
+    return accuracy(score(model, encoded, batch_size), length_normalised=length_normalised)
 
 
-def measure(
-    model: Any, pairs: Sequence[EncodedPair], *, length_normalised: bool = False, batch_size: int = 16
-) -> PreferenceAccuracy:
-    """Measure the preference accuracy of a loaded model; a tie counts as wrong.
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """One pair under one model: log-probability (nats) and length (tokens) of both answers."""
+
+    chosen: float
+    rejected: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+
+def score(model: Any, pairs: Sequence[EncodedPair], batch_size: int = 16) -> list[PairScores]:
+    """Score both answers of every pair with a loaded model."""
+    sequences = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    logps = completion_logps(model, sequences, batch_size)
+    return [
+        PairScores(chosen, rejected, max(1, len(pair.chosen_ids)), max(1, len(pair.rejected_ids)))
+        for pair, chosen, rejected in zip(pairs, logps[::2], logps[1::2], strict=True)
+    ]
+
+
+def accuracy(scores: Sequence[PairScores], *, length_normalised: bool = False) -> PreferenceAccuracy:
+    """Count the pairs whose better answer is likelier; a tie counts as wrong.
 
     Raises:
         DatasetError: there are no pairs.
     """
-    if not pairs:
+    if not scores:
         raise DatasetError("no pair is left to measure preference accuracy on")
-    sequences = [(pair.prompt_ids, ids) for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-    scores = completion_logps(model, sequences, batch_size)
     if length_normalised:
-        scores = [score / max(1, len(ids)) for score, (_, ids) in zip(scores, sequences, strict=True)]
-    k = sum(better > worse for better, worse in zip(scores[::2], scores[1::2], strict=True))
-    low, high = wilson(k, len(pairs))
-    return {"n": len(pairs), "k": k, "rate": k / len(pairs), "low": low, "high": high}
+        k = sum(one.chosen / one.chosen_tokens > one.rejected / one.rejected_tokens for one in scores)
+    else:
+        k = sum(one.chosen > one.rejected for one in scores)
+    low, high = wilson(k, len(scores))
+    return {"n": len(scores), "k": k, "rate": k / len(scores), "low": low, "high": high}
 
 
 def completion_logps(model: Any, sequences: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[float]:
