@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     gateway_port: Port = 8080
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    mirror_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(4, description="shadow requests at once")
     upstream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()

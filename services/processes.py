@@ -43,6 +43,7 @@ def run_gateway(s: Settings) -> None:
         host=s.gateway_host,
         port=s.gateway_port,
         upstream_timeout_s=s.upstream_timeout_s,
+        mirror_concurrency=s.mirror_concurrency,
     )
 
 

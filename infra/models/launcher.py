@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from ratchet.infra.models import cpu_plugin
+
 START_TIMEOUT_S = 240.0
 """The longest a start may take on a slow machine; 30 to 60 s are usual on two cores."""
 
@@ -92,6 +94,7 @@ class VllmServer:
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(threads),
+            "VLLM_PLUGINS": cpu_plugin.PLUGIN,
             # Threads that wait must sleep: the gateway, ClickHouse and the consumers share these cores.
             "OMP_WAIT_POLICY": "PASSIVE",
             "VLLM_NO_USAGE_STATS": "1",

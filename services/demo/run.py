@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -27,7 +28,7 @@ from ratchet.services.demo.say import Say
 from ratchet.services.demo.watch import NotObserved, Watch
 from ratchet.services.stack import Stack
 
-N_TRAIN, N_HELDOUT = 96, 48
+N_TRAIN, N_HELDOUT = 72, 48
 TRAINING_LIMIT_S, ROLLOUT_LIMIT_S = 420.0, 300.0
 
 
@@ -77,7 +78,10 @@ def _prepare(home: Path, base: Settings, seed: int, say: Say) -> list[tickets.Co
     ]
     (home / "ratchet.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _, heldout = tickets.split(seed, N_TRAIN, N_HELDOUT)
-    rows = [{"id": item.id, "messages": tickets.messages(item), "expect": dict(item.ticket)} for item in heldout]
+    rows = [
+        {"id": item.id, "messages": tickets.messages(item), "expect": {"order": item.ticket["order"]}}
+        for item in heldout
+    ]
     (home / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     say.line(f"demo folder {home}; every other command works beside it with RATCHET_CONFIG={home / 'ratchet.toml'}")
     return heldout
@@ -111,10 +115,13 @@ class _Loop:
             decisions += await self._promotion(str(good["adapter"]))
             await self._after()
             decisions += await self._rollback(str(good["dataset"]))
+        except RatchetError as error:
+            self.made.notes.append(str(error))
+            self.say.line(f"stopped early: {error}")
         finally:
             await self.desk.close()
-            await self._figures()
-            await self._picture(started, decisions)
+        await self._figures()
+        await self._picture(started, decisions)
 
     async def _before(self) -> None:
         self.say.title(f"Before: {N_HELDOUT} held-out messages, answered by the base model")
@@ -188,10 +195,14 @@ class _Loop:
             if traffic.done():
                 traffic.result()  # raises what ended the traffic early
             return await decided
+        except asyncio.CancelledError:
+            traffic.cancel()
+            raise
         finally:
             finished.set()
             decided.cancel()
-            await traffic
+            with contextlib.suppress(asyncio.CancelledError):
+                await traffic
 
     async def _figures(self) -> None:
         tally = self.desk.tally
