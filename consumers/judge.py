@@ -109,7 +109,7 @@ class Judge:
         content = event.response.content or ""
         # both answers to one request are judged, or neither: the arms stay comparable
         request_id = event.inference_id if isinstance(event, Shadow) else event.id
-        drawn = draw(request_id, policy.fraction, refusal_phrase(content) is not None)
+        drawn = draw(request_id, policy.refusal_fraction if refusal_phrase(content) else policy.fraction)
         if not drawn.sampled:
             return
         if not event.response.tool_calls and (why := hollow(content)):

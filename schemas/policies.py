@@ -46,6 +46,8 @@ class JudgePolicy(Closed):
     enabled: bool = True
     rubric: str = "helpful.v1"
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    refusal_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of answers that refuse; all of them by default."""
     agreement_floor: Rate = 0.7
     min_labels: AtLeastOne = 50
 

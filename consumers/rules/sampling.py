@@ -22,18 +22,15 @@ def position(inference_id: str, purpose: str = "judge") -> float:
     return int.from_bytes(digest[:8], "big") / _WHOLE
 
 
-def draw(inference_id: str, fraction: float, certain: bool) -> Draw:
+def draw(inference_id: str, fraction: float) -> Draw:
     """Decide whether to judge one answer.
 
     Args:
         inference_id: id of the production request; a shadow answer passes its production request's, so
             that both answers to one request are judged or neither.
-        fraction: share of ordinary answers to judge, 0–1.
-        certain: the answer belongs to a stratum that is judged whole (refusals).
+        fraction: share of the answer's stratum to judge, 0–1; 1 judges the stratum whole.
 
     Returns:
-        The draw with its inclusion probability: 1 in the certain stratum, else ``fraction``.
+        The draw with its inclusion probability, ``fraction``.
     """
-    if certain:
-        return Draw(True, 1.0)
     return Draw(position(inference_id) < fraction, fraction)

@@ -16,8 +16,8 @@ RULE = (
     "a ticket with the right order number gets a thumb up and outcome=true; "
     "any other answer gets a thumb down, outcome=false and the right ticket as a correction"
 )
-# Generous for a ticket (about 45 tokens); it cuts the base model's prose short.
-MAX_TOKENS = 64
+# Enough for a ticket (about 27 tokens); it cuts the base model's prose short.
+MAX_TOKENS = 48
 
 
 @dataclass

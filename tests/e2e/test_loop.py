@@ -30,7 +30,7 @@ kafka_port = {kafka}
 clickhouse_port = {clickhouse}
 vllm_port = {vllm}
 
-[tasks.echo]
+[tasks.support]
 system_prompt = "Repeat."
 completion = "says-something"
 evaluation = "heldout.jsonl"
@@ -40,7 +40,7 @@ judge = {{ fraction = 1.0 }}
 retraining = {{ min_new_pairs = 8, cooldown_s = 3600 }}
 training = {{ max_length = 64 }}
 
-[tasks.echo.rollout]
+[tasks.support.rollout]
 gates = [{{ metric = "completion", margin = 0.9, min_n = 2, planned_n = 8, alpha = 0.2 }}]
 stages = [
     {{ name = "shadow", mirror_bp = 10000 }},
@@ -116,7 +116,7 @@ class Loop:
         self.asked += 1
         client = OpenAI(base_url=f"{self.gateway}/v1", api_key="none")
         raw = client.chat.completions.with_raw_response.create(
-            model="echo",
+            model="support",
             messages=[{"role": "user", "content": f"question {self.asked}"}],
             max_tokens=6,
             user=f"user-{self.asked}",
@@ -124,7 +124,7 @@ class Loop:
         assert raw.parse().choices[0].message.content is not None
         if feedback is not None:
             body = {
-                "task": "echo",
+                "task": "support",
                 "inference_id": raw.headers["x-ratchet-inference-id"],
                 "kind": "correction",
                 "value": f"{feedback} {self.asked}",
@@ -183,7 +183,7 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
     """
     # every command works beside it
     assert all(finding["ok"] for finding in loop.json("doctor")), loop.cli("doctor")
-    assert httpx.get(f"{loop.gateway}/v1/models").json()["data"][0]["id"] == "echo"
+    assert httpx.get(f"{loop.gateway}/v1/models").json()["data"][0]["id"] == "support"
 
     # traffic with corrections; ingest is killed in the middle of it
     first = [loop.ask(feedback="the right answer is") for _ in range(5)]
@@ -236,8 +236,21 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
     assert loop.ask()["x-ratchet-adapter"] == adapter["name"]
 
     # a person takes it back, and after another stop and start that still holds
-    loop.cli("rollout", "undo", "echo", "--why", "the test says so")
+    loop.cli("rollout", "undo", "support", "--why", "the test says so")
     loop.wait("the base model again", lambda: loop.ask()["x-ratchet-adapter"] == "base", 20)
+    # the example of the README runs against it
+    example = Path(__file__).parents[2] / "examples" / "ask.py"
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        env=loop.env | {"GATEWAY": loop.gateway},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    loop.asked += 1
+    assert "served by base in stage stable" in done.stdout, done.stderr
+    assert "feedback_id" in done.stdout
+
     loop.wait("every inference", lambda: loop.count("inferences") == loop.asked)
     assert loop.count("shadows") > 0
     assert loop.count("scores") >= loop.asked

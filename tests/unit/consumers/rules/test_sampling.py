@@ -12,7 +12,7 @@ IDS = [uuid7(1_700_000_000_000 + n, n.to_bytes(10, "big")) for n in range(4_000)
 
 def test_share_of_the_sample() -> None:
     """About the asked share of ids is drawn (within five standard errors), and inverse weights add up to all."""
-    drawn = [draw(i, 0.1, certain=False) for i in IDS]
+    drawn = [draw(i, 0.1) for i in IDS]
     n = sum(d.sampled for d in drawn)
     assert abs(n - 400) < 5 * (4_000 * 0.1 * 0.9) ** 0.5
     assert all(d.probability == 0.1 for d in drawn)
@@ -22,10 +22,10 @@ def test_share_of_the_sample() -> None:
 def test_samples_nest_and_repeat(inference_id: str, one: float, other: float) -> None:
     """The same id gives the same draw, and a larger share draws all that a smaller one drew."""
     low, high = sorted((one, other))
-    assert draw(inference_id, low, False) == draw(inference_id, low, False)
-    assert not draw(inference_id, low, False).sampled or draw(inference_id, high, False).sampled
-    assert draw(inference_id, low, True).sampled
-    assert draw(inference_id, low, True).probability == 1.0
+    assert draw(inference_id, low) == draw(inference_id, low)
+    assert not draw(inference_id, low).sampled or draw(inference_id, high).sampled
+    assert draw(inference_id, 1.0).sampled
+    assert draw(inference_id, 1.0).probability == 1.0
 
 
 def test_purposes_are_independent() -> None:
