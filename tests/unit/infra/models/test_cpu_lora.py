@@ -29,9 +29,13 @@ def wrapper(kind: Any, torch: Any, slots: list[int]) -> Any:
     return made
 
 
-@pytest.mark.parametrize("slots", [[0] * TOKENS, [-1] * TOKENS, [0, 1, -1, 2] * 6, [-1] * 20 + [2] * 4])
-def test_grouped_products_equal_the_stock_kernels(torch: Any, slots: list[int]) -> None:
-    """Whatever mixture of adapters a step has, both give the same output."""
+@pytest.mark.parametrize("slots", [[0] * TOKENS, [-1] * TOKENS, [0, 1, -1, 2] * 6, [-1] * 20 + [2] * 4, [0, 1, 2] * 8])
+def test_grouped_products_are_what_lora_is(torch: Any, slots: list[int]) -> None:
+    """Whatever mixture of adapters a step has, each token gets its own adapter's part, and none where it has none.
+
+    vLLM's own kernels are the second oracle, but only for tokens with an adapter: they take -1 as an
+    index, so a token without one gets the last slot's.
+    """
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     from ratchet.infra.models.cpu_lora import GroupedByAdapter
@@ -41,13 +45,21 @@ def test_grouped_products_equal_the_stock_kernels(torch: Any, slots: list[int]) 
     a = tuple(torch.randn(SLOTS, 1, RANK, INPUTS) for _ in SLICES)
     b = tuple(torch.randn(SLOTS, 1, width, RANK) for width in SLICES)
     start = torch.randn(TOKENS, sum(SLICES))
-    stock, grouped = start.clone(), start.clone()
-    wrapper(PunicaWrapperCPU, torch, slots).add_lora_linear(stock, x, a, b, 0.5, SLICES)
+    expected = start.clone()
+    for token, slot in enumerate(slots):
+        if slot >= 0:
+            expected[token] += 0.5 * torch.cat(
+                [bi[slot, 0] @ (ai[slot, 0] @ x[token]) for ai, bi in zip(a, b, strict=True)]
+            )
+    grouped = start.clone()
     ours = wrapper(GroupedByAdapter, torch, slots)
     ours.group()
     ours.add_lora_linear(grouped, x, a, b, 0.5, SLICES)
-    assert torch.allclose(stock, grouped, atol=1e-4)
-    assert torch.equal(stock, start) == (set(slots) == {-1})
+    assert torch.allclose(grouped, expected, atol=1e-3)
+    if -1 not in slots:
+        stock = start.clone()
+        wrapper(PunicaWrapperCPU, torch, slots).add_lora_linear(stock, x, a, b, 0.5, SLICES)
+        assert torch.allclose(grouped, stock, atol=1e-3)
 
 
 def test_the_plugin_does_nothing_on_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
