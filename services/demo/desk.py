@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,17 +22,19 @@ MAX_TOKENS = 48
 
 @dataclass
 class Tally:
-    """What the desk saw: ids it was given, and how each answer did."""
+    """The ids that the desk was given: what the loop has promised to keep."""
 
     inference_ids: list[str] = field(default_factory=list)
     feedback_ids: list[str] = field(default_factory=list)
-    completed: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    """(inference id, adapter, stage, correct) in the order of the answers."""
 
-    def of(self, results: Iterable[tuple[str, str, str, bool]]) -> tuple[int, int]:
-        """Count (n, correct)."""
-        rows = list(results)
-        return len(rows), sum(row[3] for row in rows)
+
+@dataclass(frozen=True)
+class Answered:
+    """One conversation's answer: whether its user finds it right."""
+
+    inference_id: str
+    conversation: Conversation
+    good: bool
 
 
 class Desk:
@@ -53,8 +55,8 @@ class Desk:
         await self._client.close()
         await self._http.aclose()
 
-    async def ask(self, conversation: Conversation, feedback: bool = True) -> bool:
-        """Ask for one ticket, judge it as its user would, and send that as feedback."""
+    async def ask(self, conversation: Conversation) -> Answered:
+        """Ask for one ticket and judge it as its user would."""
         async with self._slots:
             raw = await self._client.chat.completions.with_raw_response.create(
                 model=TASK,
@@ -68,14 +70,11 @@ class Desk:
             text = raw.parse().choices[0].message.content or ""
             good = correct(text, conversation.ticket)
             self.tally.inference_ids.append(inference_id)
-            self.tally.completed.append(
-                (inference_id, raw.headers["x-ratchet-adapter"], raw.headers["x-ratchet-stage"], good)
-            )
-            if feedback:
-                await self._feedback(inference_id, conversation, good)
-            return good
+            return Answered(inference_id, conversation, good)
 
-    async def _feedback(self, inference_id: str, conversation: Conversation, good: bool) -> None:
+    async def say(self, answered: Answered) -> None:
+        """Send what the user of one conversation says of the answer."""
+        inference_id, conversation, good = answered.inference_id, answered.conversation, answered.good
         said: list[dict[str, Any]] = [{"kind": "thumb", "value": good}, {"kind": "outcome", "value": good}]
         if not good:
             said.append({"kind": "correction", "value": answer(conversation.ticket)})
@@ -89,18 +88,20 @@ class Desk:
     async def ask_all(
         self, items: list[Conversation], progress: Callable[[int, int], None], feedback: bool = True
     ) -> tuple[int, int]:
-        """Ask all of them; (n, correct)."""
+        """Ask all of them, then send what their users say once everybody has an answer; (n, correct)."""
         done = 0
 
-        async def one(item: Conversation) -> bool:
+        async def one(item: Conversation) -> Answered:
             nonlocal done
-            good = await self.ask(item, feedback)
+            answered = await self.ask(item)
             done += 1
             progress(done, len(items))
-            return good
+            return answered
 
         results = await asyncio.gather(*(one(item) for item in items))
-        return len(results), sum(results)
+        if feedback:
+            await asyncio.gather(*(self.say(answered) for answered in results))
+        return len(results), sum(answered.good for answered in results)
 
     async def ask_until(self, finished: asyncio.Event, seed: int, progress: Callable[[int], None]) -> None:
         """Keep ``concurrency`` users asking, each once done a new one, until ``finished`` is set."""
@@ -108,8 +109,8 @@ class Desk:
 
         async def user() -> None:
             while not finished.is_set():
-                await self.ask(next(stream))
-                progress(len(self.tally.completed))
+                await self.say(await self.ask(next(stream)))
+                progress(len(self.tally.inference_ids))
 
         await asyncio.gather(*(user() for _ in range(self._concurrency)))
 
