@@ -71,7 +71,7 @@ class TrainingPolicy(Closed):
     learning_rate: Positive = 1e-3
     epochs: Positive = 1.0
     batch_size: AtLeastOne = 4
-    lora_r: AtLeastOne = 8
+    lora_r: Annotated[int, Field(ge=1, le=512)] = 8
     lora_alpha: AtLeastOne = 16
     max_length: AtLeastOne = 512
     seed: int = 0
@@ -169,6 +169,8 @@ class TaskPolicy(Closed):
     """What counts as a completed task: ``outcome`` (an outcome event) or a check's name."""
     evaluation: str | None = None
     """JSONL file of frozen held-out prompts, relative to ``ratchet.toml``."""
+    max_tokens: AtLeastOne = 256
+    """The longest answer that evaluation asks for; the app's own requests say theirs."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)

@@ -223,7 +223,9 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
 
     async def ask() -> dict[str, Any]:
         async with chat_client(s) as client:
-            measured = await completion(client, model, rows, check, system_prompt=policy.system_prompt)
+            measured = await completion(
+                client, model, rows, check, system_prompt=policy.system_prompt, max_tokens=policy.max_tokens
+            )
         return measured.as_json()
 
     return asyncio.run(ask())

@@ -79,12 +79,15 @@ def vllm_command(s: Settings) -> tuple[list[str], dict[str, str], Callable[[], b
         StartError: there is no base model, or the port is taken.
     """
     from ratchet.infra.embedded.ports import port_taken
-    from ratchet.infra.models.launcher import VllmServer
+    from ratchet.infra.models.launcher import VllmServer, known_rank
     from ratchet.services.learning import base_model_path
 
     if port_taken("127.0.0.1", s.embedded.vllm_port):
         raise StartError(f"embedded.vllm_port {s.embedded.vllm_port} is taken; set another")
-    server = VllmServer(model=base_model_path(s), served_name=s.base_model, port=s.embedded.vllm_port)
+    rank = known_rank(max((policy.training.lora_r for policy in s.tasks.values()), default=1))
+    server = VllmServer(
+        model=base_model_path(s), served_name=s.base_model, port=s.embedded.vllm_port, max_lora_rank=rank
+    )
     return server.argv(), server.env(os.environ), server.ready
 
 

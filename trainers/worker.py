@@ -227,7 +227,9 @@ class Worker:
         rows, check = datasets.read_evaluation(file), completion_check(task, policy)
         client = self._serving.chat()
         try:
-            return await completion(client, placed.name, rows, check, system_prompt=policy.system_prompt)
+            return await completion(
+                client, placed.name, rows, check, system_prompt=policy.system_prompt, max_tokens=policy.max_tokens
+            )
         finally:
             await client.close()
 
