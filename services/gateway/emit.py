@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import structlog
+import logging
 
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import BrokerError, InvalidEvent
@@ -10,7 +10,7 @@ from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 from ratchet.services.gateway.metrics import Metrics
 
-_LOG = structlog.get_logger()
+log = logging.getLogger("ratchet.gateway")
 
 
 class Emitter:
@@ -37,7 +37,7 @@ class Emitter:
             self.offer(event)
         except (BrokerError, InvalidEvent) as error:
             self._metrics.dropped.labels(_topic(event)).inc()
-            _LOG.warning("event_dropped", topic=_topic(event), reason=str(error))
+            log.warning("an event for %s was dropped: %s", _topic(event), error)
 
     def waiting(self) -> int:
         """Produce again what was not delivered, and return how many events still wait."""

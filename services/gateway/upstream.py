@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
 import orjson
-import structlog
 
 from ratchet.schemas.errors import ModelError
 
-_LOG = structlog.get_logger()
+log = logging.getLogger("ratchet.gateway")
 _CLIENT_FAULTS = frozenset((400, 413, 422))
 """Statuses by which a model server says that the request itself is wrong; everything else is a failure."""
 _CONNECT_S = 5.0
@@ -217,7 +217,7 @@ class Upstreams:
     def _down(self, replica: Replica, reason: str) -> None:
         self._cool(replica)
         if replica.healthy:
-            _LOG.warning("model_server_down", url=replica.url, reason=reason)
+            log.warning("model server %s is down: %s", replica.url, reason)
         replica.healthy = False
 
     async def refresh(self) -> None:
@@ -237,7 +237,7 @@ class Upstreams:
             self._down(replica, repr(error))
             return
         if not replica.healthy:
-            _LOG.info("model_server_up", url=replica.url, models=len(models))
+            log.info("model server %s is up with %d models", replica.url, len(models))
         replica.healthy, replica.models, replica.down_until = True, models, 0.0
 
     async def _watch(self) -> None:
