@@ -1,7 +1,7 @@
 """Point the plain OpenAI client at Ratchet, and say how the answer was.
 
-    ratchet up            # in one terminal
-    python examples/ask.py  # in another
+ratchet up            # in one terminal
+python examples/ask.py  # in another
 """
 
 import os
