@@ -15,6 +15,7 @@ client = OpenAI(base_url=f"{gateway}/v1", api_key="none")
 raw = client.chat.completions.with_raw_response.create(
     model="support",  # the task; Ratchet chooses the adapter
     messages=[{"role": "user", "content": "Hi, Ann Lee here. My desk lamp, order 48213, came broken. It is urgent."}],
+    max_tokens=64,
     user="ann",  # stored as a hash; keeps this user on one side of a canary
 )
 print(raw.parse().choices[0].message.content)

@@ -34,9 +34,10 @@ vllm_port = {vllm}
 system_prompt = "Repeat."
 completion = "says-something"
 evaluation = "heldout.jsonl"
+max_tokens = 8
 checks = [{{ name = "says-something", kind = "length", min = 1 }}]
 pairing = {{ holdout = 0.0 }}
-judge = {{ fraction = 1.0 }}
+judge = {{ fraction = 0.2 }}
 retraining = {{ min_new_pairs = 8, cooldown_s = 3600 }}
 training = {{ max_length = 64 }}
 
