@@ -28,7 +28,7 @@ from ratchet.services.demo.say import Say
 from ratchet.services.demo.watch import NotObserved, Watch
 from ratchet.services.stack import Stack
 
-N_TRAIN, N_HELDOUT = 56, 48
+N_TRAIN, N_HELDOUT = 48, 40
 TRAINING_LIMIT_S, ROLLOUT_LIMIT_S = 420.0, 420.0
 
 

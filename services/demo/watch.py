@@ -16,6 +16,8 @@ from ratchet.schemas.rows import instant
 from ratchet.services.demo.desk import TASK
 
 POLL_S = 0.5
+ENDING_S, ENDING_TRIES = 4.0, 8
+"""How long between two looks at requests that are ending, and how often at most."""
 
 
 class NotObserved(RatchetError):
@@ -80,6 +82,18 @@ class Watch:
             return None
 
         return dict(await self.until("a finished training", limit_s, look))
+
+    async def last_requests(self, adapter: str, rollout_id: str) -> dict[str, Any]:
+        """Count what an adapter was asked in a rollout, once the requests that were under way have ended too."""
+        seen: dict[str, Any] = {}
+        for _ in range(ENDING_TRIES):
+            before = seen
+            seen = (await self.ask("adapter_requests", adapter=adapter, rollout_id=rollout_id))[0]
+            if seen == before:
+                break
+            self._running(f"{adapter}'s last requests end: {seen['n']} so far")
+            await asyncio.sleep(ENDING_S)
+        return seen
 
     async def rollout_log(self, candidate: str) -> list[dict[str, Any]]:
         """The audit log of a candidate's rollout, its gates decoded."""
