@@ -254,6 +254,8 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
 
     loop.wait("every inference", lambda: loop.count("inferences") == loop.asked)
     assert loop.count("shadows") > 0
+    assert loop.count("hourly") > 0
+    assert loop.count("hourly_scores") > 0
     assert loop.count("scores") >= loop.asked
 
 
