@@ -16,7 +16,7 @@ from ratchet.schemas.rows import instant
 from ratchet.services.demo.desk import TASK
 
 POLL_S = 0.5
-ENDING_S, ENDING_TRIES = 4.0, 8
+ENDING_S, ENDING_TRIES = 7.0, 5
 """How long between two looks at requests that are ending, and how often at most."""
 
 
