@@ -17,16 +17,13 @@ def pairs(
 ) -> None:
     """Count preference pairs: built and dropped, by source and reason."""
     from ratchet.services import wiring
+    from ratchet.services.rules.pair_summary import summary
 
     with wiring.store(wiring.settings()) as store:
         rows = store.query("pair_counts", task=task)
-    built = sum(row["n"] for row in rows if row["status"] == "built")
-    dropped: dict[str, int] = {}
-    for row in rows:
-        if row["status"] == "dropped":
-            dropped[row["reason"]] = dropped.get(row["reason"], 0) + row["n"]
+    counts = summary(rows)
     if as_json:
-        typer.echo(json.dumps({"built": built, "dropped": dropped, "rows": rows}))
+        typer.echo(json.dumps(counts | {"rows": rows}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -36,4 +33,4 @@ def pairs(
         table.add_row(*(str(row[name]) for name in ("task", "source", "status", "reason", "split", "n")))
     console = Console()
     console.print(table)
-    console.print(f"{built} built, {sum(dropped.values())} dropped")
+    console.print(f"{counts['built']} built, {sum(counts['dropped'].values())} dropped")

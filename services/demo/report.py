@@ -100,15 +100,6 @@ def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return stages
 
 
-def pairs(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What became of the feedback: ``{built, dropped: {reason: n}}``."""
-    dropped: dict[str, int] = {}
-    for row in rows:
-        if row["status"] == "dropped":
-            dropped[row["reason"]] = dropped.get(row["reason"], 0) + row["n"]
-    return {"built": sum(row["n"] for row in rows if row["status"] == "built"), "dropped": dropped}
-
-
 def judge(agreements: list[dict[str, Any]], policy: JudgePolicy) -> dict[str, Any]:
     """How far the judge can be trusted: ``{n, agreement, low, high, judge, standing}``.
 

@@ -26,6 +26,7 @@ from ratchet.services.demo.desk import RULE, TASK, Desk
 from ratchet.services.demo.picture import draw
 from ratchet.services.demo.say import Say
 from ratchet.services.demo.watch import NotObserved, Watch
+from ratchet.services.rules.pair_summary import summary
 from ratchet.services.stack import Stack
 
 N_TRAIN, N_HELDOUT = 48, 40
@@ -222,7 +223,7 @@ class _Loop:
             "duplicates": row["n_rows"] - row["n_ids"],
             "lost": len(ids) - row["n_ids"],
         }
-        self.made.pairs = report.pairs(await self.watch.ask("pair_counts", task=TASK))
+        self.made.pairs = summary(await self.watch.ask("pair_counts", task=TASK))
         agreements = await asyncio.to_thread(judge_agreement, self.store, TASK)
         self.made.judge = report.judge(agreements, self.settings.tasks[TASK].judge)
 
