@@ -2,10 +2,10 @@
 
 Evidence comes from ClickHouse. The handler takes feedback and `flush`, called every second or so,
 derives all groups it touches at once, once their evidence is stored: of two votes that came
-together, whichever was stored later then sees both, and its row has the higher version. What a
-process had taken and not derived when it was killed, the `sweep` at its start derives; that sweep
-also repairs what arrived too late (an inference long after its feedback) and makes the pairs of
-imports, which come in thousands.
+together, whichever was stored later then sees both, and its row has the higher version. What
+that misses (an inference stored long after its feedback, feedback taken by a process that was
+killed) `catch_up` asks ClickHouse for, again and again. A `sweep` derives everything: at the start,
+and for imports, which come in thousands.
 """
 
 from __future__ import annotations
@@ -90,6 +90,20 @@ class Evidence:
         if not users:
             return []
         return _votes(self._store.query("pair_votes_of_users", task=self._task, users=sorted(users)))
+
+    def votes_left(self, since: datetime, settled_s: float, most: int) -> list[Vote]:
+        """Votes without a row, or with one that lacks an inference which is stored by now.
+
+        Args:
+            since: when the earliest vote was cast.
+            settled_s: for how many seconds a vote must have been stored.
+            most: how many at most.
+        """
+        settled_ms = int(settled_s * 1000)
+        found = self._store.query(
+            "pair_votes_left", task=self._task, since=instant(since), settled_ms=settled_ms, most=most
+        )
+        return _votes(found)
 
     def all_votes(self) -> list[Vote]:
         """Every vote of the task."""
@@ -178,8 +192,8 @@ def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
 class Pairs:
     """The handler and its flush: waits for evidence, derives, writes, then calls ``after`` (the retraining trigger).
 
-    ``stale`` holds the tasks that want a `sweep`: all of them at the start, later those with
-    imports or with feedback whose inference was unknown.
+    ``stale`` holds the tasks that want a `sweep`: all of them at the start, later those with imports
+    or with more feedback at once than is kept here.
     """
 
     def __init__(
@@ -218,10 +232,8 @@ class Pairs:
         for task in [task for task, waiting in self._waiting.items() if waiting]:
             taken = list(self._waiting[task])
             ready, late = await asyncio.to_thread(self._ready, task, taken, last)
-            if late:
-                self.stale.add(task)
             if ready or late:
-                await asyncio.to_thread(self._derive, task, [*ready, *late])
+                await asyncio.to_thread(self._derive, task, [to_vote(event) for event in (*ready, *late)])
             done = {event.id for event in (*ready, *late)}
             self._waiting[task] = [item for item in self._waiting[task] if item[0].id not in done]
             if done and self._after is not None:
@@ -243,12 +255,32 @@ class Pairs:
                 late.append(event)
         return ready, late
 
-    def _derive(self, task: str, events: Sequence[Feedback]) -> None:
+    def _derive(self, task: str, votes: Sequence[Vote]) -> None:
         evidence = Evidence(self._store, task)
-        evidence.write(derive_groups(evidence, [to_vote(event) for event in events], self._tasks[task].pairing))
+        evidence.write(derive_groups(evidence, votes, self._tasks[task].pairing))
+
+    async def catch_up(self, task: str, since: datetime) -> int:
+        """Derive the groups of stored feedback that `flush` missed; returns how many votes that were.
+
+        Args:
+            task: a task with a policy.
+            since: when the earliest of the votes was cast, so that not all of history is looked through.
+
+        Raises:
+            StoreError: ClickHouse is away; the next call finds them again.
+        """
+        evidence = Evidence(self._store, task)
+        left = await asyncio.to_thread(evidence.votes_left, since, self._patience_s, MOST_WAITING)
+        if len(left) == MOST_WAITING:
+            self.stale.add(task)
+        elif left:
+            await asyncio.to_thread(self._derive, task, left)
+            if self._after is not None:
+                await self._after(task)
+        return len(left)
 
     async def sweep(self, task: str) -> PairCounts:
-        """Derive everything again and write what changed: repairs what arrived in an unlucky order.
+        """Derive everything again and write what changed.
 
         Raises:
             StoreError: ClickHouse is away; the task stays stale.

@@ -9,8 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ratchet.infra import clock
 from ratchet.schemas.errors import BrokerError, SettingsError, StoreError
 from ratchet.services import wiring
 
@@ -25,7 +27,10 @@ CONSUMERS = ("ingest", *STREAMS)
 PAIRS_S = 1.0
 """Seconds between two derivations of the pairs that new feedback touches."""
 SWEEP_S = 10.0
-"""Seconds between two looks for pairs that arrived in an unlucky order, and for a schedule's trigger."""
+"""Seconds between two looks for feedback that made no pair yet, and for a trigger whose cooldown ended."""
+
+LOOK_BACK = timedelta(days=1)
+"""How long feedback waits for an inference that is stored late; a restart looks at all of it."""
 
 
 def run_gateway(s: Settings) -> None:
@@ -149,7 +154,6 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import checks, judge, pairs
     from ratchet.consumers.trigger import Trigger
-    from ratchet.infra import clock
     from ratchet.infra.kafka.stream import make_broker
 
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-consumers")
@@ -194,6 +198,7 @@ async def _build(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: a
                 for task in tasks:
                     if task in builder.stale:
                         await builder.sweep(task)
+                    await builder.catch_up(task, clock.now() - LOOK_BACK)
                     await trigger.consider(task)
         except (StoreError, BrokerError) as error:
             if str(error) != said:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from ratchet.consumers.pairs import MOST_WAITING, Pairs, derive_all
+from ratchet.consumers.pairs import MOST_WAITING, Pairs, derive_all, to_vote
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.schemas.events import Event, Feedback, Inference, Request, Response
@@ -16,6 +17,7 @@ from ratchet.schemas.policies import PairingPolicy, TaskPolicy
 from ratchet.schemas.rows import row
 
 START_MS = 1_790_000_000_000
+BEFORE = datetime(2026, 10, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -123,10 +125,8 @@ async def test_event_by_event_gives_the_rows_of_the_bulk_path(store: Store, task
         await say(pairs, event)
         if number % 5 == 0:
             await say(pairs, order.choice(said[: number + 1]))
-    # what was said before its inference arrived is repaired by a sweep
-    if late:
-        assert task in pairs.stale or not any(f.inference_id in {a.id for a in late} for f in said[:8])
-        await pairs.sweep(task)
+    # what was said before its inference arrived
+    await pairs.catch_up(task, BEFORE)
     one_by_one = stored_pairs(store, task)
     store.command(f"DELETE FROM ratchet.pairs_log WHERE task = '{task}'")
     counts = derive_all(store, task, policy.pairing)
@@ -166,24 +166,58 @@ async def test_later_votes_replace_the_row(store: Store, task: str) -> None:
     assert states == [("built", "", 1, False), ("dropped", "tie", 2, False), ("built", "", 3, True)]
 
 
-async def test_feedback_may_come_before_its_inference(store: Store, task: str) -> None:
-    """Feedback on an inference that is not stored is dropped with the reason, and the next sweep builds it."""
-    answer = inference(task, 1, "bad")
-    event = feedback(task, 1, "correction", answer.id, "good")
+@pytest.mark.parametrize("kind", ["correction", "thumb", "preference"])
+async def test_feedback_may_come_long_before_its_inference(store: Store, task: str, kind: str) -> None:
+    """Feedback whose inference is not stored is dropped with the reason, and built whenever the inference arrives."""
+    answer, other = inference(task, 1, "bad"), inference(task, 2, "good")
+    more = {"compared_with": other.id} if kind == "preference" else {}
+    value: object = {"correction": "good", "thumb": False, "preference": "other"}[kind]
+    event = feedback(task, 1, kind, answer.id, value, **more)
+    upvote = feedback(task, 2, "thumb", other.id, True)
     considered: list[str] = []
 
     async def after(changed: str) -> None:
         considered.append(changed)
 
     pairs = Pairs(store, {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}, after, patience_s=0)
-    await say(pairs, event)
-    assert [pair["reason"] for pair in stored_pairs(store, task)] == ["unknown_inference"]
-    assert pairs.stale == {task}
+    pairs.stale.clear()
+    write(store, other, upvote, event)
+    await say(pairs, upvote, event)
+    reasons = {pair["pair_id"]: pair["reason"] for pair in stored_pairs(store, task)}
+    assert reasons.pop(to_vote(event).target) == "unknown_inference"
+    # nothing changes while it stays away, however often one looks
+    assert [await pairs.catch_up(task, BEFORE) for _ in range(3)] == [0, 0, 0]
+    write(store, answer)
+    considered.clear()
+    assert await pairs.catch_up(task, BEFORE) == 1
+    assert [p["status"] for p in stored_pairs(store, task) if kind in p["pair_id"] and answer.id in p["pair_id"]] == [
+        "built"
+    ]
+    assert considered == [task]
+    assert await pairs.catch_up(task, BEFORE) == 0
+    assert (await pairs.sweep(task)).written == 0
+
+
+async def test_feedback_that_a_killed_process_had_taken_is_caught_up_with(store: Store, task: str) -> None:
+    """Feedback that was acknowledged, never derived and stored only after the next process's sweep makes its pair."""
+    answer = inference(task, 1, "bad")
+    event = feedback(task, 1, "correction", answer.id, "good")
+    policy = {task: TaskPolicy(pairing=PairingPolicy(holdout=0))}
+    await Pairs(store, policy).handle(event)  # and it is gone
+    after = Pairs(store, policy, patience_s=0)
+    assert (await after.sweep(task)).built == 0
     write(store, answer, event)
-    counts = await pairs.sweep(task)
-    assert (counts.built, counts.dropped, counts.written) == (1, {}, 1)
-    assert considered == [task, task]
-    assert pairs.stale == set()
+    assert await after.catch_up(task, BEFORE) == 1
+    assert [pair["status"] for pair in stored_pairs(store, task)] == ["built"]
+
+
+async def test_feedback_that_was_stored_just_now_is_left_to_its_handler(store: Store, task: str) -> None:
+    """Looking again does not run ahead of the handler, which derives with all that it was given."""
+    answer = inference(task, 1, "bad")
+    write(store, answer, feedback(task, 1, "correction", answer.id, "good"))
+    pairs = Pairs(store, {task: TaskPolicy()}, patience_s=60)
+    assert await pairs.catch_up(task, BEFORE) == 0
+    assert stored_pairs(store, task) == []
 
 
 async def test_feedback_waits_for_its_evidence(store: Store, task: str) -> None:
