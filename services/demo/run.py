@@ -173,9 +173,8 @@ class _Loop:
         log = await self._rollout(adapter, seed=self.seed + 2)
         if log[-1]["action"] != "abort":
             raise NotObserved(f"{adapter} was not rolled back but ended with {log[-1]['action']}")
-        await asyncio.sleep(2 * self.settings.flush_interval_s + 1)  # the last rows
         abort, before = log[-1], log[-2]
-        seen = (await self.watch.ask("adapter_requests", adapter=adapter, rollout_id=before["state"]["rollout_id"]))[0]
+        seen = await self.watch.last_requests(adapter, before["state"]["rollout_id"])
         self.made.rolled_back = {
             "adapter": adapter,
             "stage": before["stage"],
