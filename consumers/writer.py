@@ -7,10 +7,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ratchet.consumers.rules.batch import Batch, Partition
+from ratchet.consumers.rules.decode import plain
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.backoff import backoff_s
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import StoreError
+from ratchet.schemas.errors import StoreError, StoreRefused
 
 log = logging.getLogger("ratchet.ingest")
 DELIVERY_S = 10.0
@@ -105,7 +106,7 @@ class Writer:
 
     def _store_batch(self, batch: Batch) -> bool:
         for table, lines in batch.lines.items():
-            if not self._insert(table, b"\n".join(lines)):
+            if not self._insert(table, lines):
                 log.warning("stopped before %d rows were stored; they are read again", batch.rows)
                 return False
         if batch.dead_letters and not self._deliver():
@@ -113,12 +114,16 @@ class Writer:
             return False
         return True
 
-    def _insert(self, table: str, lines: bytes) -> bool:
-        failures = 0
+    def _insert(self, table: str, lines: list[bytes]) -> bool:
+        failures, plainly = 0, False
         while True:
             try:
-                self._store.insert_json(table, lines)
+                self._store.insert_json(table, b"\n".join(lines))
             except StoreError as error:
+                if isinstance(error, StoreRefused) and not plainly:
+                    log.info("%s: rows are built anew: %s", table, error)
+                    lines, plainly = [plain(line) for line in lines], True
+                    continue
                 failures += 1
                 if not self.away:
                     self.away = True

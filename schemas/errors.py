@@ -31,6 +31,10 @@ class StoreError(RatchetError):
     """ClickHouse refused or is away: do not commit, try again."""
 
 
+class StoreRefused(StoreError):
+    """ClickHouse answered, and refused: the statement or its data is at fault, not the connection."""
+
+
 class ModelError(RatchetError):
     """The model server refused or is away."""
 

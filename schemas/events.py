@@ -7,24 +7,17 @@ the value's problem and what is allowed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.ids import AdapterName, EventId, TaskName
+from ratchet.schemas.ids import ALLOWED, AdapterName, EventId, TaskName
 
 
-def _utc(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("a time without zone; allowed: RFC 3339 with a zone, e.g. 2026-11-01T12:00:00Z")
-    return value.astimezone(UTC)
-
-
-Instant = Annotated[datetime, AfterValidator(_utc)]
+Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Text64 = Annotated[str, Field(max_length=256)]
@@ -36,7 +29,9 @@ Tags = dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_leng
 class Closed(BaseModel):
     """A frozen value without unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True, allow_inf_nan=False
+    )
 
 
 class Event(Closed):
@@ -53,11 +48,11 @@ class Event(Closed):
 class Request(Closed):
     """What the app asked: chat ``messages`` or a ``prompt``, as OpenAI's API has them."""
 
-    messages: list[dict[str, JsonValue]] | None = None
+    messages: list[dict[str, Any]] | None = None
     prompt: str | list[str] | None = None
-    params: dict[str, JsonValue] = Field(default_factory=dict)
-    tools: list[dict[str, JsonValue]] | None = None
-    response_format: dict[str, JsonValue] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    tools: list[dict[str, Any]] | None = None
+    response_format: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Request:
@@ -70,7 +65,7 @@ class Response(Closed):
     """What the model answered (first choice)."""
 
     content: str | None = None
-    tool_calls: list[dict[str, JsonValue]] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
     finish_reason: str | None = None
 
 
@@ -211,7 +206,7 @@ class Training(Event):
     step: Count | None = None
     steps: Count | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
-    params: dict[str, JsonValue] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class Adapter(Event):
@@ -231,9 +226,9 @@ class Adapter(Event):
     dataset_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     parents: list[str] = Field(default_factory=list)
     job_id: EventId
-    params: dict[str, JsonValue] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
-    evaluation: dict[str, JsonValue] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
 
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
@@ -348,7 +343,12 @@ def _problem(item: ErrorDetails, hidden: frozenset[str]) -> str:
     if item["type"] == "missing":
         return f"{where}: {item['msg']}"
     got = "a secret" if hidden & set(map(str, item["loc"])) else _short(item.get("input"))
-    return f"{where}: {item['msg']} (got {got})"
+    message = item["msg"]
+    if item["type"] == "string_pattern_mismatch" and (allowed := ALLOWED.get(item["ctx"]["pattern"])):
+        message = f"allowed: {allowed}"
+    elif item["type"] == "timezone_aware":
+        message = "a time without zone; allowed: RFC 3339 with a zone, e.g. 2026-11-01T12:00:00Z"
+    return f"{where}: {message} (got {got})"
 
 
 def _short(value: Any) -> str:
@@ -374,6 +374,15 @@ def parse_any(raw: bytes, allowed: tuple[str, ...]) -> Event:
     Raises:
         InvalidEvent: no JSON object, an unknown schema, or fields that do not fit it.
     """
+    if len(allowed) == 1:
+        # the common case in one pass; what fails goes on to be explained
+        try:
+            event = EVENTS[allowed[0]].model_validate_json(raw)
+        except ValidationError:
+            pass
+        else:
+            if "schema_" in event.model_fields_set:
+                return event
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -7,7 +7,7 @@ import re
 import uuid
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import StringConstraints
 
 BASE = "base"
 """The name under which events and headers report the base model without an adapter."""
@@ -42,16 +42,6 @@ def derived_id(unix_ms: int, *parts: str) -> str:
     return uuid7(unix_ms, digest)
 
 
-def _check_uuid7(value: str) -> str:
-    try:
-        parsed = uuid.UUID(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a UUID; allowed: a UUIDv7 in text form") from None
-    if parsed.version != 7:
-        raise ValueError(f"{value!r} is a UUID of version {parsed.version}; allowed: version 7")
-    return str(parsed)
-
-
 def adapter_name(task: str, number: int, weights_sha256: str) -> str:
     """Name an adapter after its weights: ``task@vN-<first 8 hex digits>``. Names are never reused."""
     name = f"{task}@v{number}-{weights_sha256[:8]}"
@@ -60,12 +50,20 @@ def adapter_name(task: str, number: int, weights_sha256: str) -> str:
     return name
 
 
-def _check_adapter(value: str) -> str:
-    if value != BASE and not ADAPTER_NAME.match(value):
-        raise ValueError(f"{value!r} names no adapter; allowed: 'base' or <task>@v<number>-<8 hex digits>")
-    return value
-
-
-EventId = Annotated[str, AfterValidator(_check_uuid7)]
-AdapterName = Annotated[str, AfterValidator(_check_adapter)]
+# Patterns, not Python functions: every event of the hot path is held to them by pydantic's own core.
+EventId = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$", to_lower=True
+    ),
+]
+AdapterName = Annotated[
+    str, StringConstraints(pattern=r"^(base|[a-z0-9][a-z0-9-]{0,62}@v[1-9][0-9]{0,8}-[0-9a-f]{8})$")
+]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME.pattern)]
+ALLOWED = {
+    EventId.__metadata__[0].pattern: "a UUIDv7 in text form",
+    AdapterName.__metadata__[0].pattern: "'base' or <task>@v<number>-<8 hex digits>",
+    TaskName.__metadata__[0].pattern: "lower-case letters, digits and hyphens, at most 63",
+}
+"""What each pattern means, for messages."""

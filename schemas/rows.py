@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 def instant(value: datetime) -> str:
     """A time as ClickHouse's DateTime64(6, 'UTC') reads it."""
-    return value.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def canonical(value: object) -> str:
@@ -42,6 +42,7 @@ def prompt_hash(request: Request) -> str:
 def _call(event: Inference | Shadow) -> Row:
     return {
         "id": event.id,
+        "schema": event.schema_,
         "at": instant(event.at),
         "task": event.task,
         "tenant": event.tenant,

@@ -14,7 +14,7 @@ class BatchLimits:
 
     flush_interval_s: float = 0.5
     rows: int = 20_000
-    size: int = 12 * 1024 * 1024
+    size: int = 24 * 1024 * 1024
 
 
 @dataclass

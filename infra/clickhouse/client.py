@@ -22,7 +22,7 @@ from clickhouse_connect.driver.compression import get_compressor
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from ratchet.infra.clickhouse.sql import placeholders
-from ratchet.schemas.errors import SettingsError, StoreError
+from ratchet.schemas.errors import SettingsError, StoreError, StoreRefused
 
 # It warns on every lost connection; the StoreError that is raised then says the same.
 logging.getLogger("clickhouse_connect.driver").setLevel(logging.ERROR)
@@ -177,7 +177,8 @@ def boundary(doing: str) -> Iterator[None]:
     try:
         yield
     except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
-        raise StoreError(f"ClickHouse: {doing}: {error}") from error
+        answered = isinstance(error, ClickHouseError) and error.code is not None
+        raise (StoreRefused if answered else StoreError)(f"ClickHouse: {doing}: {error}") from error
 
 
 def connect(dsn: str, *, timeout_s: float = 300.0, connect_timeout_s: float = 5.0) -> Store:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.consumers.rules.decode import UINT32_MAX, line
+from ratchet.consumers.rules.decode import UINT32_MAX, line, plain
 from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.events import Inference, Operator, Request, Training
 from ratchet.schemas.ids import uuid7
+from ratchet.schemas.rows import row
 from ratchet.schemas.topics import INFERENCE, ROLLOUT, TRAINING
 
 ID = uuid7(1_790_000_000_000, bytes(10))
@@ -48,11 +49,30 @@ def row_or_reason(raw: bytes) -> object:
 
 
 def test_an_event_becomes_its_table_and_line() -> None:
-    """The line is one JSON object of the row, without a line feed in it."""
-    table, text = line(orjson.dumps(inference()), INFERENCE.events) or ("", b"")
+    """Fields in any order: the line is one JSON object of the row, without a line feed in it."""
+    shuffled = dict(reversed(inference().items()))
+    table, text = line(orjson.dumps(shuffled), INFERENCE.events) or ("", b"")
     assert table == "inferences_log"
     assert b"\n" not in text
     assert orjson.loads(text)["at"] == "2026-11-01 12:00:00.000000"
+    assert plain(text) == text
+
+
+def test_an_event_as_ratchet_writes_it_is_its_own_line() -> None:
+    """The bytes that came are stored with what the table adds; built anew they give the row of the event."""
+    event = Inference.model_validate(inference())
+    table, text = line(event.to_bytes(), INFERENCE.events) or ("", b"")
+    assert table == "inferences_log"
+    assert text.startswith(event.to_bytes()[:-1])
+    assert (table, orjson.loads(plain(text))) == row(event)
+
+
+def test_an_event_without_its_schema_is_none() -> None:
+    """The version must be said, even where a topic carries one alone."""
+    value = inference()
+    del value["schema"]
+    with pytest.raises(InvalidEvent, match="schema: None is not carried here"):
+        line(orjson.dumps(value), INFERENCE.events)
 
 
 def test_an_event_that_no_table_keeps_has_no_line() -> None:
