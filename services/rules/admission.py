@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ratchet.schemas.keys import DEFAULT_TENANT, Key, KeyScope
 
 _BEARER = b"bearer "
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who sent a request: a key's tenant, or anyone on this machine while there are no keys."""
 
     tenant: str
@@ -38,8 +38,7 @@ class Denial:
     """For ``WWW-Authenticate`` (RFC 6750)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """A key's tokens at an instant of a clock that only grows."""
 
     tokens: float

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,23 @@ def test_a_wrong_argument_is_named_and_changes_nothing(home: Path, arguments: tu
     assert done.exit_code != 0
     assert says in done.output + str(done.exception)
     assert not (home / "keys.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "host", "says"),
+    [
+        ("{", "127.0.0.1", "keys.json: not a key file: not JSON"),
+        (None, "0.0.0.0", "there are no keys yet; make one with `ratchet keys create"),
+    ],
+)
+def test_a_gateway_that_cannot_be_sure_does_not_start(home: Path, file: str | None, host: str, says: str) -> None:
+    """A bad key file, or an address that others reach without a key, ends the start in one sentence."""
+    (home.parent / "ratchet.toml").write_text(f'gateway_host = "{host}"\nkafka_bootstrap = "127.0.0.1:1"\n[tasks.a]\n')
+    if file is not None:
+        home.mkdir()
+        (home / "keys.json").write_text(file)
+    argv = [sys.executable, "-m", "ratchet.services.cli.main", "gateway"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ), timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr.strip().splitlines()[-1]

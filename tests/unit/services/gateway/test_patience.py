@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import Any
@@ -84,3 +85,22 @@ def test_a_long_answer_is_no_slow_request(serve: Any) -> None:
             open_gate()
             assert "[DONE]" in "".join(chunks)
         assert client.post(world.url + CHAT, json={"model": "bare", "messages": HELLO}).status_code == 200
+
+
+def test_a_request_that_waits_for_the_answer_before_it_is_not_slow(serve: Any) -> None:
+    """A client may send its next request early: that the gateway reads no further meanwhile is not held against it."""
+    world = serve(http=patient(0.3))
+    open_gate = world.hold()
+    body = json.dumps({"model": "bare", "messages": HELLO}).encode()
+    head = HEAD.replace(b"1000", str(len(body)).encode())
+    with connect(world) as line:
+        line.sendall(head + body + head)
+        time.sleep(0.8)
+        open_gate()
+        line.sendall(body)
+        got = b""
+        while got.count(b"All is well") < 2:
+            chunk = line.recv(65536)
+            assert chunk, got
+            got += chunk
+    assert got.count(b"HTTP/1.1 200 ") == 2
