@@ -149,23 +149,25 @@ class KeyFile:
         """The keys, to be changed in place while no other process does; written if nothing was raised."""
         import fcntl  # here, since Windows has none: following a file works there, changing it does not
 
+        # The file behind a link is the one that others read: changing it must not put a copy in the link's place.
+        target = self.path.resolve()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise KeysError(f"{self.path}: cannot be changed: {error.strerror or error}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = self.read()
             yield keys
-            self._write(keys)
+            self._write(target, keys)
         finally:
             os.close(lock)
 
-    def _write(self, keys: list[Key]) -> None:
+    def _write(self, target: Path, keys: list[Key]) -> None:
         """Put a whole new file in the old one's place, also across a crash of the machine."""
         raw = Keys(keys=keys).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
-        scratch = self.path.with_name(f".{self.path.name}.new")
+        scratch = target.with_name(f".{target.name}.new")
         try:
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as out:
@@ -173,8 +175,8 @@ class KeyFile:
                 out.write(raw)
                 out.flush()
                 os.fsync(descriptor)
-            scratch.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
+            scratch.replace(target)
+            folder = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:

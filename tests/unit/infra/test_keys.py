@@ -136,6 +136,18 @@ def test_a_writer_that_fails_leaves_the_old_file(file: KeyFile, monkeypatch: pyt
     assert [path.name for path in file.path.parent.iterdir() if "new" in path.name] == []
 
 
+def test_the_file_behind_a_link_is_changed(file: KeyFile, tmp_path: Path) -> None:
+    """Where the file is a link to a shared one, every reader of that sees a key and its revocation."""
+    shared = KeyFile(tmp_path / "shared.json")
+    shared.create("a", "t", ["infer"], NOW)
+    file.path.parent.mkdir()
+    file.path.symlink_to(shared.path)
+    key, _ = file.create("b", "t", ["infer"], NOW)
+    file.revoke(key.id, NOW)
+    assert file.path.is_symlink()
+    assert [one.revoked_at for one in shared.read()] == [None, NOW]
+
+
 def test_keys_made_at_once_are_all_kept(file: KeyFile) -> None:
     """Processes that create keys at the same time lose none of them."""
     code = (
