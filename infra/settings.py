@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     mirror_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(4, description="shadow requests at once")
     upstream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    gateway_max_body_mb: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="larger requests get a 413")
+    gateway_body_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(30.0, description="slower bodies get a 408")
+    gateway_keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        75, description="an idle connection is kept; longer than a proxy in front keeps it (often 60 s)"
+    )
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}
@@ -133,6 +138,13 @@ class Settings(BaseSettings):
         if self.clickhouse_dsn is not None:
             return self.clickhouse_dsn.get_secret_value()
         return f"http://127.0.0.1:{self.embedded.clickhouse_port}/ratchet"
+
+    @cached_property
+    def gateway(self) -> str:
+        """Where this machine reaches the gateway, without ``/v1``; "every address" is listened on, not called."""
+        every = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+        host = every.get(self.gateway_host, self.gateway_host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.gateway_port}"
 
     @cached_property
     def vllm(self) -> list[str]:

@@ -15,6 +15,10 @@ class StartError(RatchetError):
     """A part could not start (port taken, model missing, disk full); the process ends with this sentence."""
 
 
+class KeysError(RatchetError):
+    """The key file cannot be read or changed, or has no such key: whoever asked stays outside."""
+
+
 class InvalidEvent(RatchetError):
     """Bytes that are no event of the expected schema: dead-letter them with this reason."""
 

@@ -88,4 +88,4 @@ def _gateway(settings: Settings) -> str:
             f"nothing ready on {settings.gateway_host}:{settings.gateway_port}; run `ratchet gateway` "
             "or `ratchet up` (its /readyz names what it waits for)"
         )
-    return f"http://{settings.gateway_host}:{settings.gateway_port}/v1 is ready"
+    return f"{settings.gateway}/v1 is ready"

@@ -39,6 +39,7 @@ def run_gateway(s: Settings) -> None:
 
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
+    keys = wiring.keyring(s)
     serve(
         s.tasks,
         base_model=s.base_model,
@@ -47,8 +48,12 @@ def run_gateway(s: Settings) -> None:
         publisher=wiring.publisher(s, "ratchet-gateway"),
         host=s.gateway_host,
         port=s.gateway_port,
+        keys=keys,
         upstream_timeout_s=s.upstream_timeout_s,
         mirror_concurrency=s.mirror_concurrency,
+        max_body_bytes=s.gateway_max_body_mb * 2**20,
+        body_timeout_s=s.gateway_body_timeout_s,
+        keep_alive_s=s.gateway_keep_alive_s,
     )
 
 

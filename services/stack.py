@@ -223,8 +223,9 @@ def up(settings: Settings) -> int:
     with stack.supervisor.signals(), stack:
         try:
             stack.start()
-            address = f"http://{settings.gateway_host}:{settings.gateway_port}/v1"
-            say.line(f"Ratchet is up: {address} serves {', '.join(settings.tasks)}; Ctrl-C stops every part")
+            say.line(
+                f"Ratchet is up: {settings.gateway}/v1 serves {', '.join(settings.tasks)}; Ctrl-C stops every part"
+            )
             stack.supervisor.watch()
         except StartError:
             # a Ctrl-C while a part was starting is no failure

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.judge import JudgeClient
     from ratchet.infra.kafka.publisher import KafkaPublisher
+    from ratchet.infra.keys import KeyFile, Keyring
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.services.controller.controller import Controller
@@ -33,6 +34,24 @@ def store(s: Settings) -> Store:
     from ratchet.infra.clickhouse.client import connect
 
     return connect(s.clickhouse)
+
+
+def key_file(s: Settings) -> KeyFile:
+    """Name the file with the API keys."""
+    from ratchet.infra.keys import FILE_NAME, KeyFile
+
+    return KeyFile(s.home / FILE_NAME)
+
+
+def keyring(s: Settings) -> Keyring:
+    """Read the API keys, to be followed.
+
+    Raises:
+        KeysError: there is a key file and it cannot be used.
+    """
+    from ratchet.infra.keys import Keyring
+
+    return Keyring(key_file(s))
 
 
 def publisher(s: Settings, client_id: str) -> KafkaPublisher:
@@ -124,6 +143,6 @@ def clickhouse_ready(s: Settings) -> bool:
 def gateway_ready(s: Settings) -> bool:
     """Whether the gateway says that it is ready."""
     try:
-        return httpx.get(f"http://{s.gateway_host}:{s.gateway_port}/readyz", timeout=2).status_code == 200
+        return httpx.get(f"{s.gateway}/readyz", timeout=2).status_code == 200
     except httpx.HTTPError:
         return False

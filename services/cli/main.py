@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, data, dlq, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, data, dlq, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -28,6 +28,7 @@ for name, group in (
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
+    ("keys", keys.app),
 ):
     app.add_typer(group, name=name)
 

@@ -104,7 +104,7 @@ class _Loop:
         self.settings, self.store, self.made, self.say = settings, store, made, say
         self.heldout, self.seed = heldout, seed
         self.watch = Watch(store, say.running, alive)
-        self.desk = Desk(f"http://{settings.gateway_host}:{settings.gateway_port}")
+        self.desk = Desk(settings.gateway)
 
     async def turn(self) -> None:
         """Traffic, training, promotion, a bad adapter, rollback; the figures at the end even if one failed."""

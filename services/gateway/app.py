@@ -13,9 +13,12 @@ from datetime import datetime
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.keys import Keyring
 from ratchet.schemas.ids import ADAPTER_NAME
+from ratchet.schemas.keys import KeyScope
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.asks import CHAT, COMPLETIONS, read_ask
+from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused, model_not_found
 from ratchet.services.gateway.events import take_events
@@ -34,12 +37,14 @@ from ratchet.services.gateway.http import (
 from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
-from ratchet.services.gateway.recent import Recent
+from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.gateway.record import Sources
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.upstream import Upstreams
+from ratchet.services.rules.admission import ANYONE, Caller
 from ratchet.services.rules.routing import choose, sticky_key
 
+Handler = Callable[[Scope, Caller, Receive, Send], Awaitable[int]]
 Checks = Mapping[str, Callable[[], bool]]
 _MODELS = "/v1/models"
 _FLUSH_S = 10.0
@@ -60,11 +65,13 @@ class Gateway:
         proxy: Proxy,
         feedback: FeedbackDesk,
         metrics: Metrics,
-        recent: Recent[str],
+        origins: Origins,
         checks: Checks,
+        door: Door,
         *,
         new_id: Callable[[], str],
         max_body_bytes: int,
+        body_timeout_s: float,
         started: int,
     ) -> None:
         """Take the parts."""
@@ -76,21 +83,24 @@ class Gateway:
         self._proxy = proxy
         self._feedback = feedback
         self._metrics = metrics
-        self._recent = recent
+        self._origins = origins
         self._checks = checks
+        self._door = door
         self._new_id = new_id
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
         self._started = started
-        # path → method and handler
-        self._handlers: dict[str, tuple[str, Callable[[Scope, Receive, Send], Awaitable[int]]]] = {
-            CHAT: ("POST", self._infer),
-            COMPLETIONS: ("POST", self._infer),
-            _MODELS: ("GET", self._models),
-            "/v1/feedback": ("POST", self._take_feedback),
-            "/v1/events": ("POST", self._take_events),
-            "/healthz": ("GET", self._healthz),
-            "/readyz": ("GET", self._readyz),
-            "/metrics": ("GET", self._exposition),
+        # path → method, the scope that a key needs (None: no key is needed), handler
+        self._handlers: dict[str, tuple[str, KeyScope | None, Handler]] = {
+            CHAT: ("POST", "infer", self._infer),
+            COMPLETIONS: ("POST", "infer", self._infer),
+            _MODELS: ("GET", "infer", self._models),
+            "/v1/feedback": ("POST", "feedback", self._take_feedback),
+            "/v1/events": ("POST", "ingest", self._take_events),
+            "/healthz": ("GET", None, self._healthz),
+            "/readyz": ("GET", None, self._readyz),
+            # Behind a proxy every listener is on loopback, so where it listens opens nothing.
+            "/metrics": ("GET", "admin", self._exposition),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,39 +113,43 @@ class Gateway:
         path: str = scope["path"]
         found = self._handlers.get(path)
         if found is None and path.startswith(_MODELS + "/"):
-            found = ("GET", self._model)
+            found = ("GET", "infer", self._model)
         try:
             if found is None:
                 raise Refused(404, f"{path}: no such path", code="not_found")
-            method, handler = found
+            method, needs, handler = found
             if scope["method"] != method:
-                raise Refused(405, f"{path}: allowed: {method}", code="method_not_allowed")
-            code = await handler(scope, receive, send)
+                allow = [(b"allow", method.encode())]
+                raise Refused(405, f"{path}: allowed: {method}", code="method_not_allowed", headers=allow)
+            caller = self._door.admit(scope["headers"], needs) if needs else ANYONE
+            code = await handler(scope, caller, receive, send)
         except Refused as refused:
             code = refused.status
-            extra = [(b"allow", found[0].encode())] if code == 405 and found else []
-            await send_json(send, code, refused.body(), extra)
+            await send_json(send, code, refused.body(), refused.headers)
         except Gone:
             code = 499
         self._metrics.requests.labels(path if path in self._handlers else "other", str(code)).inc()
 
-    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        return await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)
+
+    async def _infer(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         headers: Headers = dict(scope["headers"])
-        value = json_object(await read_body(headers, receive, self._max_body_bytes))
-        ask = read_ask(scope["path"], headers, value, self._tasks)
+        value = json_object(await self._body(headers, receive))
+        ask = read_ask(scope["path"], headers, value, self._tasks, caller.tenant)
         id = self._new_id()
         key = sticky_key(ask.user, ask.conversation_id, id)
         route = choose(self._routes.get(ask.task), key=key, inference_id=id, pinned=ask.pinned)
         return await self._proxy.answer(ask, route, id, receive, send)
 
-    async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> int:
-        value = json_object(await read_body(dict(scope["headers"]), receive, self._max_body_bytes))
-        await send_json(send, 202, {"feedback_id": self._feedback.take(value)})
+    async def _take_feedback(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
+        value = json_object(await self._body(dict(scope["headers"]), receive))
+        await send_json(send, 202, {"feedback_id": self._feedback.take(value, caller)})
         return 202
 
-    async def _take_events(self, scope: Scope, receive: Receive, send: Send) -> int:
-        raw = await read_body(dict(scope["headers"]), receive, self._max_body_bytes)
-        receipt = take_events(raw, self._emitter, self._recent)
+    async def _take_events(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
+        raw = await self._body(dict(scope["headers"]), receive)
+        receipt = take_events(raw, self._emitter, self._origins, caller)
         await send_json(send, receipt.status, receipt.body())
         return receipt.status
 
@@ -148,23 +162,23 @@ class Gateway:
     def _card(self, name: str) -> dict[str, object]:
         return {"id": name, "object": "model", "created": self._started, "owned_by": "ratchet"}
 
-    async def _models(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _models(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         cards = [self._card(name) for name in await self._names()]
         await send_json(send, 200, {"object": "list", "data": cards})
         return 200
 
-    async def _model(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _model(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         name = scope["path"].removeprefix(_MODELS + "/")
         if name not in await self._names():
             raise model_not_found(name)
         await send_json(send, 200, self._card(name))
         return 200
 
-    async def _healthz(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _healthz(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         await send_json(send, 200, {"status": "ok"})
         return 200
 
-    async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _readyz(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         missing = [name for name, check in self._checks.items() if not await asyncio.to_thread(check)]
         if not self._upstreams.healthy():
             missing.append("model server")
@@ -172,7 +186,7 @@ class Gateway:
         await send_json(send, code, {"status": "not ready" if missing else "ready", "missing": missing})
         return code
 
-    async def _exposition(self, scope: Scope, receive: Receive, send: Send) -> int:
+    async def _exposition(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         await send_bytes(send, 200, self._metrics.exposition(), CONTENT_TYPE)
         return 200
 
@@ -180,10 +194,11 @@ class Gateway:
         """Start with the server; at the end, after the last answer, let mirrors finish and the events out."""
         await receive()
         await self._upstreams.start()
-        deliveries = asyncio.create_task(self._deliver())
+        chores = [asyncio.create_task(self._deliver()), asyncio.create_task(self._door.follow())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        deliveries.cancel()
+        for chore in chores:
+            chore.cancel()
         await self._mirror.close(_MIRRORS_S)
         await self._upstreams.close()
         await asyncio.to_thread(self._emitter.flush, _FLUSH_S)
@@ -208,6 +223,7 @@ def create_app(
     publisher: Publisher,
     routes: RoutingTables,
     *,
+    keys: Keyring | None = None,
     checks: Checks | None = None,
     now: Callable[[], datetime] = clock.now,
     new_id: Callable[[], str] = clock.new_id,
@@ -216,9 +232,11 @@ def create_app(
     mirror_concurrency: int = 2,
     mirror_waiting: int = 256,
     max_body_bytes: int = 16 * 2**20,
+    body_timeout_s: float = 30.0,
     recent_inferences: int = 100_000,
     recent_feedback: int = 100_000,
     poll_s: float = 2.0,
+    keys_poll_s: float = 1.0,
 ) -> Gateway:
     """Put the gateway together.
 
@@ -228,6 +246,7 @@ def create_app(
         upstreams: the model servers' addresses, without ``/v1``.
         publisher: takes every event; flushed when the app ends, closed by its owner.
         routes: the routing tables, kept current by their owner.
+        keys: who may do what; None, or none ever created: everyone may do everything.
         checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
@@ -236,9 +255,11 @@ def create_app(
         mirror_concurrency: copies that run at once.
         mirror_waiting: copies that may wait; more are left out and counted.
         max_body_bytes: larger requests get a 413.
+        body_timeout_s: the most seconds that a request's body may take; then it gets a 408.
         recent_inferences: how many inferences' tasks are remembered for feedback.
         recent_feedback: how many feedback ids are remembered for idempotence.
         poll_s: seconds between looks at the model servers.
+        keys_poll_s: seconds between looks at the key file.
     """
     metrics = Metrics()
     emitter = Emitter(publisher, metrics)
@@ -251,19 +272,21 @@ def create_app(
         on_retry=metrics.retries.inc,
     )
     mirror = Mirror(servers, emitter, metrics, sources, concurrency=mirror_concurrency, waiting=mirror_waiting)
-    recent: Recent[str] = Recent(recent_inferences)
+    origins = Origins(recent_inferences)
     return Gateway(
         tasks,
         routes,
         servers,
         emitter,
         mirror,
-        Proxy(servers, emitter, mirror, metrics, sources, recent),
-        FeedbackDesk(tasks, recent, Recent(recent_feedback), emitter, now=now, new_id=new_id),
+        Proxy(servers, emitter, mirror, metrics, sources, origins),
+        FeedbackDesk(tasks, origins, Recent(recent_feedback), emitter, now=now, new_id=new_id),
         metrics,
-        recent,
+        origins,
         checks or {},
+        Door(keys, metrics, monotonic, keys_poll_s),
         new_id=new_id,
         max_body_bytes=max_body_bytes,
+        body_timeout_s=body_timeout_s,
         started=int(now().timestamp()),
     )

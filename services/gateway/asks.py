@@ -32,6 +32,7 @@ class Ask:
     """One accepted request to an inference endpoint."""
 
     path: str
+    tenant: str
     task: str
     pinned: str | None
     body: dict[str, Any]
@@ -51,8 +52,17 @@ def hash_user(user: str) -> str:
     return hashlib.sha256(user.encode()).hexdigest()[:32]
 
 
-def read_ask(path: str, headers: Mapping[bytes, bytes], value: dict[str, Any], tasks: Mapping[str, TaskPolicy]) -> Ask:
+def read_ask(
+    path: str, headers: Mapping[bytes, bytes], value: dict[str, Any], tasks: Mapping[str, TaskPolicy], tenant: str
+) -> Ask:
     """Read a decoded body and its headers.
+
+    Args:
+        path: the endpoint.
+        headers: the request's headers.
+        value: its body.
+        tasks: the declared tasks.
+        tenant: whose traffic it is.
 
     Raises:
         Refused: 404 for an unknown model, 400 naming the field that is missing or wrong.
@@ -89,7 +99,7 @@ def read_ask(path: str, headers: Mapping[bytes, bytes], value: dict[str, Any], t
         )
     except ValidationError as error:
         raise bad_field(*first_problem(error)) from None
-    return Ask(path, task, pinned, body, request, conversation, user, stream, wants_usage, metadata)
+    return Ask(path, tenant, task, pinned, body, request, conversation, user, stream, wants_usage, metadata)
 
 
 def _resolve(model: object, header: bytes | None, tasks: Mapping[str, TaskPolicy]) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +13,15 @@ from ratchet.schemas.errors import RatchetError
 class Refused(RatchetError):
     """An HTTP answer that is an error: ``status``, a sentence, and the field (``param``) it is about."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """Keep what the client is told.
 
         Args:
@@ -20,12 +29,14 @@ class Refused(RatchetError):
             message: one sentence that names the field and what is allowed.
             param: the field or header at fault.
             code: OpenAI's machine-readable code, e.g. ``model_not_found``.
+            headers: what the answer carries besides, e.g. ``retry-after``.
         """
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.headers = headers
 
     def body(self) -> dict[str, Any]:
         """The error as OpenAI's API words it."""
@@ -34,7 +45,7 @@ class Refused(RatchetError):
 
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Word an error as OpenAI's API does: ``{"error": {message, type, param, code}}``."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

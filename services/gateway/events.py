@@ -16,7 +16,8 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event, Inference, parse_any
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused
-from ratchet.services.gateway.recent import Recent
+from ratchet.services.gateway.recent import Origins
+from ratchet.services.rules.admission import Caller
 
 ACCEPTED = ("inference.v1", "feedback.v1")
 
@@ -43,13 +44,14 @@ class Receipt:
         self.errors.append({"index": index, "field": field, "reason": reason})
 
 
-def take_events(raw: bytes, emitter: Emitter, recent: Recent[str]) -> Receipt:
+def take_events(raw: bytes, emitter: Emitter, origins: Origins, caller: Caller) -> Receipt:
     """Take every good event of a body.
 
     Args:
         raw: the body.
         emitter: where events go.
-        recent: notes each inference's task, so that feedback on it need not name it.
+        origins: notes where each inference came from, so that feedback on it need not say it.
+        caller: whose events they are; a key's events cannot name another tenant.
 
     Raises:
         Refused: 400, the body is neither a JSON array nor NDJSON, or is empty.
@@ -57,7 +59,8 @@ def take_events(raw: bytes, emitter: Emitter, recent: Recent[str]) -> Receipt:
     receipt = Receipt()
     for index, item in enumerate(_split(raw)):
         try:
-            event = _read(item)
+            event = _read(item, caller)
+            _refuse_foreign(event, origins, caller)
             emitter.offer(event)
         except InvalidEvent as error:
             place, _, reason = str(error).partition(": ")
@@ -69,7 +72,7 @@ def take_events(raw: bytes, emitter: Emitter, recent: Recent[str]) -> Receipt:
             continue
         receipt.accepted += 1
         if isinstance(event, Inference):
-            recent.put(event.id, event.task)
+            origins.put(event.id, None, event.tenant, event.task)
     return receipt
 
 
@@ -88,7 +91,7 @@ def _split(raw: bytes) -> list[Any]:
     return items
 
 
-def _read(item: Any) -> Event:
+def _read(item: Any, caller: Caller) -> Event:
     value = item
     if isinstance(item, bytes):
         try:
@@ -98,4 +101,14 @@ def _read(item: Any) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent("event: allowed: a JSON object")
     value.setdefault("source", "http")
+    tenant = value.setdefault("tenant", caller.tenant)
+    if caller.bound and tenant != caller.tenant:
+        raise InvalidEvent(f"tenant: not the key's; allowed: {caller.tenant!r}, or none")
     return parse_any(orjson.dumps(value), ACCEPTED)
+
+
+def _refuse_foreign(event: Event, origins: Origins, caller: Caller) -> None:
+    """An event may neither replace another tenant's inference nor speak of it."""
+    for name in ("id",) if isinstance(event, Inference) else ("inference_id", "compared_with"):
+        if origins.foreign(getattr(event, name), caller):
+            raise InvalidEvent(f"{name}: is another tenant's; allowed: an inference of the key's own tenant")

@@ -21,7 +21,8 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.asks import hash_user
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused, bad_field, first_problem
-from ratchet.services.gateway.recent import Recent
+from ratchet.services.gateway.recent import Origins, Recent
+from ratchet.services.rules.admission import Caller
 
 _FIELDS = ("id", "task", "inference_id", "conversation_id", "kind", "value", "compared_with", "user", "tags")
 
@@ -32,8 +33,8 @@ class FeedbackDesk:
     def __init__(
         self,
         tasks: Mapping[str, TaskPolicy],
-        recent: Recent[str],
-        taken: Recent[str],
+        origins: Origins,
+        taken: Recent[str, str],
         emitter: Emitter,
         *,
         now: Callable[[], datetime],
@@ -43,28 +44,29 @@ class FeedbackDesk:
 
         Args:
             tasks: the declared tasks.
-            recent: the task of each recent inference and conversation, as the proxy notes them.
+            origins: where recent inferences and conversations came from, as the proxy notes them.
             taken: the body's digest of each recent feedback id.
             emitter: where events go.
             now: the clock.
             new_id: makes ids for feedback without one.
         """
         self._tasks = tasks
-        self._recent = recent
+        self._origins = origins
         self._taken = taken
         self._emitter = emitter
         self._now = now
         self._new_id = new_id
 
-    def take(self, value: dict[str, Any]) -> str:
-        """Take one piece of feedback; returns its id.
+    def take(self, value: dict[str, Any], caller: Caller) -> str:
+        """Take one piece of feedback in the caller's name; returns its id.
 
         Raises:
             Refused: 400 naming the field, 409 for an id that was used for something else,
                 503 when the event queue is full (nothing was taken: send it again).
         """
-        feedback = self._read(value)
-        digest = hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        feedback = self._read(value, caller)
+        body = orjson.dumps([caller.tenant, value], option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(body).hexdigest()
         known = self._taken.get(feedback.id)
         if known == digest:
             return feedback.id
@@ -80,7 +82,7 @@ class FeedbackDesk:
         self._taken.put(feedback.id, digest)
         return feedback.id
 
-    def _read(self, value: dict[str, Any]) -> Feedback:
+    def _read(self, value: dict[str, Any], caller: Caller) -> Feedback:
         for field in value:
             if field not in _FIELDS:
                 raise bad_field(field, f"no such field; allowed: {', '.join(_FIELDS)}")
@@ -92,10 +94,14 @@ class FeedbackDesk:
         user = value.get("user")
         if user is not None and not isinstance(user, str):
             raise bad_field("user", "allowed: a text")
+        for field in ("inference_id", "compared_with"):
+            if self._origins.foreign(str(value.get(field)), caller):
+                raise bad_field(field, "is another tenant's; allowed: an inference of the key's own tenant")
         fields = {key: item for key, item in value.items() if item is not None} | {
             "id": value.get("id") or self._new_id(),
             "at": self._now(),
-            "task": self._task(value),
+            "task": self._task(value, caller),
+            "tenant": caller.tenant,
             "user": hash_user(user) if user else None,
             "source": "http",
         }
@@ -104,15 +110,17 @@ class FeedbackDesk:
         except ValidationError as error:
             raise bad_field(*first_problem(error)) from None
 
-    def _task(self, value: dict[str, Any]) -> str:
+    def _task(self, value: dict[str, Any], caller: Caller) -> str:
         """The task as the body names it, else as the gateway remembers the inference or conversation."""
         task = value.get("task")
         if task is not None:
             if not isinstance(task, str) or task not in self._tasks:
                 raise bad_field("task", f"{task!r} is not declared; allowed: {', '.join(sorted(self._tasks))}")
             return task
-        for field in ("inference_id", "conversation_id"):
-            found = self._recent.get(str(value.get(field)))
-            if found is not None:
-                return found
+        origin = self._origins.inference(str(value.get("inference_id")))
+        if origin is not None:
+            return origin.task
+        found = self._origins.conversation(caller.tenant, str(value.get("conversation_id")))
+        if found is not None:
+            return found
         raise bad_field("task", "missing, and the gateway no longer remembers this inference; name its task")

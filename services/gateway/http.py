@@ -25,31 +25,48 @@ class Gone(Exception):
     """The client hung up while it was still sending."""
 
 
+def too_slow(limit_s: float) -> Refused:
+    """Refuse a body that does not come to its end: 408, and the connection is closed under it."""
+    message = f"body: not complete after {limit_s:g} s; send it again, or a smaller one"
+    return Refused(408, message, param="body", code="request_timeout", headers=[(b"connection", b"close")])
+
+
 def too_large(limit: int) -> Refused:
     """Refuse a body above the limit: 413."""
     return Refused(413, f"body: larger than {limit} bytes are not taken", param="body", code="request_too_large")
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Headers, receive: Receive, limit: int, limit_s: float) -> bytes:
     """Read the request's whole body.
 
+    Args:
+        headers: the request's headers.
+        receive: ASGI's receive.
+        limit: the most bytes that are taken.
+        limit_s: the most seconds from the headers to the body's last byte.
+
     Raises:
-        Refused: 413, more than ``limit`` bytes (by its Content-Length, or as they come).
+        Refused: 413, more than ``limit`` bytes (by its Content-Length, or as they come);
+            408, not complete in time.
         Gone: the client hung up.
     """
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
+    try:
+        async with asyncio.timeout(limit_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise too_large(limit)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
 
 
 def json_object(raw: bytes) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Metrics:
             self.published.labels(topic)
             self.dropped.labels(topic)
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
+        # 1 while the key file cannot be read: revocations do not arrive until a person looks.
+        self.keys_stale = Gauge("ratchet_keys_stale", "The key file cannot be read", registry=registry)
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(
             "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry

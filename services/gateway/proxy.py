@@ -23,7 +23,7 @@ from ratchet.services.gateway.errors import error_body, model_not_found
 from ratchet.services.gateway.http import Line, Pairs, Receive, Send, send_bytes, send_json
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
-from ratchet.services.gateway.recent import Recent
+from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, inference_event
 from ratchet.services.gateway.upstream import UpstreamFailure, UpstreamRefusal, Upstreams
 from ratchet.services.rules.routing import Leg, Route
@@ -64,24 +64,22 @@ class Proxy:
         mirror: Mirror,
         metrics: Metrics,
         sources: Sources,
-        recent: Recent[str],
+        origins: Origins,
     ) -> None:
-        """Take the parts; ``recent`` remembers which task an inference or a conversation was of."""
+        """Take the parts; ``origins`` remembers where an inference or a conversation came from."""
         self._upstreams = upstreams
         self._emitter = emitter
         self._mirror = mirror
         self._metrics = metrics
         self._sources = sources
-        self._recent = recent
+        self._origins = origins
 
     async def answer(self, ask: Ask, route: Route, id: str, receive: Receive, send: Send) -> int:
         """Answer one request; returns the status that the client was told (499 where it hung up)."""
         async with Line(receive) as line:
             call = Call(ask, route, id, line, send)
             # Before the first byte leaves: a client may answer with feedback while the stream still runs.
-            self._recent.put(id, ask.task)
-            if ask.conversation_id:
-                self._recent.put(ask.conversation_id, ask.task)
+            self._origins.put(id, ask.conversation_id, ask.tenant, ask.task)
             return await self._legs(call)
         return 499
 

@@ -14,15 +14,18 @@ import uvicorn
 from ratchet.infra.kafka.admin import wait_for_broker
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.tail import Tail
+from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.topics import ROLLOUT
 from ratchet.services.gateway.app import create_app
+from ratchet.services.gateway.patience import patient
 from ratchet.services.gateway.routes import RoutingTables
 
 _SHUTDOWN_S = 30
 _BACKLOG = 2048
 _BROKER_S = 1.0
+_HEADERS_S = 10.0
 
 
 def serve(
@@ -32,11 +35,14 @@ def serve(
     upstreams: Sequence[str],
     bootstrap: str,
     publisher: Publisher,
+    keys: Keyring,
     host: str = "127.0.0.1",
     port: int = 8080,
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
-    allow_remote: bool = False,
+    max_body_bytes: int = 16 * 2**20,
+    body_timeout_s: float = 30.0,
+    keep_alive_s: int = 75,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
@@ -46,16 +52,19 @@ def serve(
         upstreams: the model servers' addresses, without ``/v1``.
         bootstrap: Kafka's bootstrap servers, for the routing tables.
         publisher: takes the events; closed at the end.
-        host: the address to listen on.
+        keys: who may do what; followed while the gateway runs.
+        host: the address to listen on; one that other machines reach needs a key.
         port: the port to listen on.
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: mirrored requests that run at once.
-        allow_remote: listen on an address that other machines reach, though no keys exist.
+        max_body_bytes: larger requests get a 413.
+        body_timeout_s: the most seconds that a request's body may take.
+        keep_alive_s: how long an idle connection is kept.
 
     Raises:
         StartError: the address is refused or taken.
     """
-    listener = listen(host, port, allow_remote=allow_remote)
+    listener = listen(host, port, keyed=keys.keys is not None)
     routes = RoutingTables()
     tail = Tail(bootstrap, ROLLOUT, routes.apply)
     app = create_app(
@@ -64,18 +73,22 @@ def serve(
         upstreams,
         publisher,
         routes,
+        keys=keys,
         checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
+        max_body_bytes=max_body_bytes,
+        body_timeout_s=body_timeout_s,
     )
     config = uvicorn.Config(
         app,
         loop="auto" if sys.platform == "win32" else "uvloop",
-        http="httptools",
+        http=patient(_HEADERS_S + body_timeout_s),
         lifespan="on",
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     # uvicorn raises the signal again once it is done: by then there is nothing left to interrupt.
@@ -96,16 +109,21 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def listen(host: str, port: int, *, allow_remote: bool) -> socket.socket:
+def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
     """Bind the address before anything else starts, so that a taken one is one sentence.
 
+    Args:
+        host: the address.
+        port: the port.
+        keyed: whether a key was ever created; until then only this machine may reach the gateway.
+
     Raises:
-        StartError: not a loopback address and ``allow_remote`` is not set, or the address cannot be bound.
+        StartError: not a loopback address without a key, or the address cannot be bound.
     """
-    if not allow_remote and not _is_loopback(host):
+    if not keyed and not _is_loopback(host):
         raise StartError(
-            f"gateway: {host} can be reached from other machines and there are no keys yet;"
-            " listen on 127.0.0.1, or allow it explicitly behind a proxy that authenticates"
+            f"gateway: {host} can be reached from other machines and there are no keys yet; make one with"
+            " `ratchet keys create --name app --scope infer --scope feedback`, or listen on 127.0.0.1"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

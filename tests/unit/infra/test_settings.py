@@ -65,9 +65,22 @@ def test_paths_belong_to_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("fd00::5", "[fd00::5]"), ("gw", "gw")],
+)
+def test_where_this_machine_reaches_the_gateway(tmp_path: Path, host: str, url: str) -> None:
+    """Readiness asks an address that can be called, also where the gateway listens on every one."""
+    assert load(write(tmp_path, f'gateway_host = "{host}"')).gateway == f"http://{url}:8080"
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("gateway_port = 99999", "gateway_port: Input should be less than or equal to 65535 (got 99999)"),
+        ("gateway_max_body_mb = 0", "gateway_max_body_mb: Input should be greater than or equal to 1 (got 0)"),
+        ("gateway_body_timeout_s = -1", "gateway_body_timeout_s: Input should be greater than 0 (got -1)"),
+        ("gateway_body_timeout_s = nan", "gateway_body_timeout_s: Input should be"),
+        ("gateway_keep_alive_s = 0", "gateway_keep_alive_s: Input should be greater than or equal to 1 (got 0)"),
         ("gatway_port = 1", "gatway_port: Extra inputs are not permitted (got 1)"),
         ('vllm_urls = ["vllm:8000"]', "'vllm:8000'; allowed: http:// or https://"),
         ("[tasks.Support]", "tasks.Support"),

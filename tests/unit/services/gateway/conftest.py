@@ -226,6 +226,8 @@ def serving() -> Iterator[Serve]:
         worlds: list[World] = []
         servers: list[_Server] = []
 
+        http = arguments.pop("http", "auto")
+
         async def main() -> None:
             runner = web.AppRunner(peer.app(), handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
@@ -245,7 +247,9 @@ def serving() -> Iterator[Serve]:
             )
             listener = socket.create_server(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-            server = _Server(uvicorn.Config(app, lifespan="on", log_level="warning", timeout_graceful_shutdown=2))
+            server = _Server(
+                uvicorn.Config(app, http=http, lifespan="on", log_level="warning", timeout_graceful_shutdown=2)
+            )
             servers.append(server)
             loop = asyncio.get_running_loop()
             worlds.append(World(f"http://127.0.0.1:{port}", peer, publisher, routes, app, loop))

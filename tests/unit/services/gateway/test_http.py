@@ -127,8 +127,8 @@ def test_users_stick_to_their_arm(world: Any) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_listening_to_the_world_is_refused(host: str) -> None:
     """Without keys only this machine may reach the gateway."""
-    with pytest.raises(StartError, match="no keys"):
-        listen(host, 0, allow_remote=False)
+    with pytest.raises(StartError, match="no keys yet; make one with `ratchet keys create"):
+        listen(host, 0, keyed=False)
 
 
 def test_a_taken_port_is_one_sentence() -> None:
@@ -136,5 +136,9 @@ def test_a_taken_port_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(StartError, match=f"127.0.0.1 port {port}: Address already in use"):
-            listen("127.0.0.1", port, allow_remote=False)
-    listen("0.0.0.0", 0, allow_remote=True).close()
+            listen("127.0.0.1", port, keyed=False)
+
+
+def test_with_a_key_the_world_may_be_listened_to() -> None:
+    """Once a key was created any address will do."""
+    listen("0.0.0.0", 0, keyed=True).close()
