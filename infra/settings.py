@@ -23,7 +23,7 @@ from ratchet.schemas.policies import TaskPolicy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt"})
 
 
 class Embedded(BaseModel):
@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     mirror_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(4, description="shadow requests at once")
     upstream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    redaction_salt: SecretStr = Field(SecretStr(""), description="key of the placeholders, the same for every gateway")
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}

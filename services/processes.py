@@ -49,6 +49,7 @@ def run_gateway(s: Settings) -> None:
         port=s.gateway_port,
         upstream_timeout_s=s.upstream_timeout_s,
         mirror_concurrency=s.mirror_concurrency,
+        redaction_salt=s.redaction_salt.get_secret_value(),
     )
 
 

@@ -36,6 +36,7 @@ from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.recent import Recent
 from ratchet.services.gateway.record import Sources
+from ratchet.services.gateway.redact import EventRedactor
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.routing import choose, sticky_key
@@ -219,6 +220,7 @@ def create_app(
     recent_inferences: int = 100_000,
     recent_feedback: int = 100_000,
     poll_s: float = 2.0,
+    redaction_salt: str = "",
 ) -> Gateway:
     """Put the gateway together.
 
@@ -239,9 +241,10 @@ def create_app(
         recent_inferences: how many inferences' tasks are remembered for feedback.
         recent_feedback: how many feedback ids are remembered for idempotence.
         poll_s: seconds between looks at the model servers.
+        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
     """
     metrics = Metrics()
-    emitter = Emitter(publisher, metrics)
+    emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics))
     sources = Sources(now, new_id, monotonic, base_model)
     servers = Upstreams(
         upstreams,

@@ -48,6 +48,10 @@ class Metrics:
         for topic in ("inference", "feedback", "shadow"):
             self.published.labels(topic)
             self.dropped.labels(topic)
+        # Values that were replaced by placeholders before Kafka; tasks that are not declared count as one.
+        self.redactions = Counter(
+            "ratchet_redactions", "Values redacted before Kafka", ["task", "kind"], registry=registry
+        )
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(

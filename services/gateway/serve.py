@@ -37,6 +37,7 @@ def serve(
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
     allow_remote: bool = False,
+    redaction_salt: str = "",
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
@@ -51,6 +52,7 @@ def serve(
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: mirrored requests that run at once.
         allow_remote: listen on an address that other machines reach, though no keys exist.
+        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
 
     Raises:
         StartError: the address is refused or taken.
@@ -67,6 +69,7 @@ def serve(
         checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
+        redaction_salt=redaction_salt,
     )
     config = uvicorn.Config(
         app,

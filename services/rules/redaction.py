@@ -1,0 +1,141 @@
+"""Personal data and secrets out of a text, and what is left can still be trained on.
+
+A value becomes a placeholder: its kind and three letters of a keyed hash, ``[EMAIL_kqz]``. The same
+value has the same placeholder in a prompt, its answer and a later correction, so a model learns to
+copy it; three letters (8,000 values) keep apart what one request holds and say little about who it
+was (docs/decisions/010). The hash is of the value, not of its spelling. Nothing maps it back.
+
+JSON stays JSON, in a message too: a placeholder has no quote and no backslash, and a text that is
+JSON is taken apart where a number or an escape is in the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from ratchet.schemas.policies import RedactionPolicy
+from ratchet.services.rules.detectors import Detector, suspects
+
+LETTERS = "bcdfghjklmnpqrstvwxz"
+"""A placeholder's letters: no vowels, so no words."""
+PLACEHOLDER = re.compile(rf"(\[[A-Z][A-Z0-9_]{{0,30}}_[{LETTERS}]{{3}}\])")
+_SHORTEST_SECRET = 16  # a shorter plain name, as most keys and roles are, is no value of a built-in kind
+_ROUNDS = 4  # what is left beside a placeholder is looked at again; two rounds nearly always end it
+
+
+class Redactor:
+    """A task's policy, ready to use; it remembers nothing of what it sees."""
+
+    def __init__(self, policy: RedactionPolicy, *, salt: str, task: str) -> None:
+        """Compile a policy.
+
+        Args:
+            policy: which kinds, and the task's own patterns.
+            salt: the installation's; with another one every placeholder changes.
+            task: part of the hash, so that two tasks' placeholders do not compare.
+        """
+        self._key = hashlib.blake2b(f"{salt}\0{task}".encode(), digest_size=32).digest()
+        self._own = tuple(Detector(name, re.compile(pattern)) for name, pattern in policy.patterns.items())
+        self._builtin = bool(policy.kinds)
+        self._kinds = frozenset[str]([*policy.kinds, *policy.patterns])
+
+    def redact(self, text: str) -> tuple[str, Counter[str]]:
+        """Redact one text; returns it (the same object where nothing was found) and how many values of each kind."""
+        counts: Counter[str] = Counter()
+        return self._text(text, counts), counts
+
+    def redact_json(self, value: Any) -> tuple[Any, Counter[str]]:
+        """Redact every text in a JSON value, keys too; numbers stay.
+
+        Returns:
+            The value (the same object where nothing was found) and how many values of each kind.
+        """
+        counts: Counter[str] = Counter()
+        redacted = self._walk(value, counts)
+        return (redacted if counts else value), counts
+
+    def _walk(self, value: Any, counts: Counter[str], *, numbers: bool = False) -> Any:
+        if isinstance(value, str):
+            return self._text(value, counts)
+        if isinstance(value, dict):
+            return {self._text(key, counts): self._walk(item, counts, numbers=numbers) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._walk(item, counts, numbers=numbers) for item in value]
+        if numbers and type(value) is int:
+            written = str(value)
+            redacted = self._text(written, counts)
+            return value if redacted == written else redacted
+        return value
+
+    def _text(self, text: str, counts: Counter[str]) -> str:
+        if not self._kinds or (len(text) < _SHORTEST_SECRET and not self._own and text.isidentifier()):
+            return text
+        found: Counter[str] = Counter()
+        redacted = self._plain(text, found)
+        if (found or "\\" in text) and text.lstrip()[:1] in ("{", "["):
+            redacted, found = self._json_text(text, redacted, found)
+        counts.update(found)
+        return redacted
+
+    def _json_text(self, text: str, redacted: str, found: Counter[str]) -> tuple[str, Counter[str]]:
+        """Take a text apart if it is JSON and plain replacing spoils it or may not see what escapes hide."""
+        if "\\" not in text and _load(redacted) is not None:
+            return redacted, found
+        value = _load(text)
+        if value is None:
+            return redacted, found
+        inside: Counter[str] = Counter()
+        try:
+            whole = self._walk(value, inside, numbers=True)
+        except RecursionError:
+            return redacted, found
+        if not inside:
+            return text, inside
+        # An escaped half of a surrogate pair must stay escaped: as a character UTF-8 has no bytes for it.
+        escape = text.isascii() or "\\ud" in text.lower()
+        return json.dumps(whole, ensure_ascii=escape), inside
+
+    def _plain(self, text: str, found: Counter[str]) -> str:
+        for _ in range(_ROUNDS):
+            before = text
+            for detector in (*self._own, *(suspects(text) if self._builtin else ())):
+                if detector.kind in self._kinds:
+                    text = self._replace(detector, text, found)
+            if text is before:
+                break
+        return text
+
+    def _replace(self, detector: Detector, text: str, found: Counter[str]) -> str:
+        """Replace one detector's values, between placeholders only: each piece is a text of its own."""
+        pieces = PLACEHOLDER.split(text)
+        changed = False
+        for index in range(0, len(pieces), 2):
+            piece, parts, done = pieces[index], [], 0
+            for start, end in detector.spans(piece):
+                parts += [piece[done:start], self._placeholder(detector, piece[start:end])]
+                found[detector.kind] += 1
+                done = end
+            if done:
+                pieces[index] = "".join([*parts, piece[done:]])
+                changed = True
+        return "".join(pieces) if changed else text
+
+    def _placeholder(self, detector: Detector, value: str) -> str:
+        name = detector.kind
+        digest = hashlib.blake2b(f"{name}\0{detector.canonical(value)}".encode("utf-8", "replace"), key=self._key)
+        number = int.from_bytes(digest.digest()[:8], "big")
+        letters = "".join(LETTERS[number // 20**place % 20] for place in range(3))
+        return f"[{name.upper()}_{letters}]"
+
+
+def _load(text: str) -> Any:
+    """A JSON object or array; None where the text is neither."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
