@@ -193,6 +193,8 @@ class RedactionPolicy(Closed):
         Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Annotated[str, AfterValidator(_usable)]
     ] = Field(default_factory=dict)
     """More to take out, by a name of your own: whatever the regular expression matches."""
+    keep: list[str] = Field(default_factory=list)
+    """Values that are no secret and no person's, in any spelling: the desk's own address and number."""
 
     @field_validator("patterns")
     @classmethod

@@ -6,7 +6,7 @@ a copy, and an event in which nothing is found is handed on as it came.
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +17,7 @@ from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.rules.redaction import Redactor
 
 _UNDECLARED = "(undeclared)"
+_HASH = re.compile(r"[0-9a-f]{32}")
 _MAX_TAG_KEY, _MAX_TAG = 128, 1024
 
 
@@ -41,47 +42,39 @@ class EventRedactor:
             return event
         declared = event.task in self._redactors
         redactor = self._redactors.get(event.task) or Redactor(RedactionPolicy(), salt=self._salt, task=event.task)
-        counts: Counter[str] = Counter()
-        changed = _fields(event, redactor, counts)
+        fields = _fields(event)
+        redacted, counts = redactor.redact_json(fields)
         if not counts:
             return event
         for kind, number in counts.items():
             self._count.labels(event.task if declared else _UNDECLARED, kind).inc(number)
+        changed = {name: value for name, value in redacted.items() if value != fields[name]}
         # Not validated again: texts became texts, and nothing else changed.
-        return event.model_copy(update=changed)
+        return event.model_copy(update={name: _field(event, name, value) for name, value in changed.items()})
 
 
-def _fields(event: Inference | Shadow | Feedback, redactor: Redactor, counts: Counter[str]) -> dict[str, Any]:
-    """The fields that change, with their new values."""
-    changed: dict[str, Any] = {}
-    # An id that is personal data is hashed whole: events that share it must still be joined by it.
-    for name in ("user", "conversation_id"):
-        value = getattr(event, name)
-        if value and _redact(redactor, value, counts) is not value:
-            changed[name] = hash_user(value)
-    if event.tags:
-        tags = _redact(redactor, event.tags, counts)
-        if tags is not event.tags:
-            # A placeholder can be longer than its value, and consumers refuse longer tags.
-            changed["tags"] = {key[:_MAX_TAG_KEY]: value[:_MAX_TAG] for key, value in tags.items()}
+def _fields(event: Inference | Shadow | Feedback) -> dict[str, Any]:
+    """Everything in an event that an app, a user or a model wrote, as JSON values."""
+    fields: dict[str, Any] = {"conversation_id": event.conversation_id, "tags": event.tags}
+    if event.user is not None and not _HASH.fullmatch(event.user):
+        fields["user"] = event.user
     if isinstance(event, Feedback):
-        if event.kind in ("comment", "correction"):
-            changed["value"] = _redact(redactor, event.value, counts)
-        return changed
-    for part in ("request", "response"):
-        model = getattr(event, part)
-        if model is not None:
-            fields = dict(model)
-            redacted = _redact(redactor, fields, counts)
-            if redacted is not fields:
-                changed[part] = model.model_copy(update=redacted)
-    if event.error:
-        changed["error"] = _redact(redactor, event.error, counts)
-    return changed
+        return fields | {"value": event.value}
+    return fields | {
+        "request": event.request.__dict__,
+        "response": event.response.__dict__ if event.response else None,
+        "error": event.error,
+    }
 
 
-def _redact(redactor: Redactor, value: Any, counts: Counter[str]) -> Any:
-    """One value, redacted and counted; the same object where nothing was found."""
-    redacted, found = redactor.redact_json(value)
-    counts.update(found)
+def _field(event: Event, name: str, redacted: Any) -> Any:
+    """A changed field as the event has it."""
+    if name in ("request", "response"):
+        return getattr(event, name).model_copy(update=redacted)
+    if name in ("user", "conversation_id"):
+        # An id that is personal data is hashed whole: events that share it must still be joined by it.
+        return hash_user(getattr(event, name))
+    if name == "tags":
+        # A placeholder can be longer than its value, and consumers refuse longer tags.
+        return {key[:_MAX_TAG_KEY]: value[:_MAX_TAG] for key, value in redacted.items()}
     return redacted

@@ -48,6 +48,8 @@ class Detector:
     """How many digits its values have in a row at least, but for what people put between them."""
     together: bool = False
     """Nothing is between the digits."""
+    sign: bytes = b""
+    """What every text with such a value has in it."""
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Find every value in ``text``: its first index and the index after its last."""
@@ -108,8 +110,8 @@ _SECRETS = (
     r"(?<=BEARER )(?=[A-Za-z._~+/=-]{0,200}[0-9])[A-Za-z0-9._~+/=-]{16,}",
 )
 _SECRET_SIGNS = (
-    *("sk-", "k_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "glpat-", "AKIA", "ASIA", "xox", "hf_", "AIza"),
-    *("eyJ", "earer ", "EARER "),
+    *(b"sk-", b"k_", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"_pat_", b"glpat-", b"AKIA", b"ASIA", b"xox"),
+    *(b"hf_", b"AIza", b"eyJ", b"earer ", b"EARER "),
 )
 
 # Card networks' numbers begin with 2 to 6; so no time in milli-, micro- or nanoseconds is one.
@@ -179,21 +181,22 @@ def _phone(text: str) -> str:
 
 DETECTORS: tuple[Detector, ...] = (
     *(Detector("secret", re.compile(pattern)) for pattern in _SECRETS),
-    _Emails("email", _DOMAIN, canonical=_lower),
+    _Emails("email", _DOMAIN, canonical=_lower, sign=b"@"),
     Detector("iban", _iban(), _if_iban, _compact, 9),
     Detector("card", _CARD, _card_end, _compact, 13),
     *(
-        Detector("phone", re.compile(pattern), end, _phone, digits, together)
-        for pattern, end, digits, together in (
+        Detector("phone", re.compile(pattern), end, _phone, digits, together, sign)
+        for pattern, end, digits, together, sign in (
             # International: + and 8 to 15 digits; 00 only with groups, since zeros also fill up plain numbers.
-            (rf"\+(?=[1-9(])\(?[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![0-9])", _whole, 8, False),
-            (rf"0{_INNER_EDGE}0[1-9](?:{_BETWEEN}[0-9]){{7,12}}{_ENDS}", _if_grouped, 10, False),
+            (rf"\+(?=[1-9(])\(?[0-9](?:{_BETWEEN}[0-9]){{7,14}}(?![0-9])", _whole, 8, False, b"+"),
+            (rf"0{_INNER_EDGE}0[1-9](?:{_BETWEEN}[0-9]){{7,12}}{_ENDS}", _if_grouped, 10, False, b"00"),
             # A national 0 and groups: 9 to 12 digits that do not begin as a date does.
             (
                 rf"[(0]{_INNER_EDGE}(?:(?<=\()0|(?<=0)){_DATE}[1-9](?:{_BETWEEN}[0-9]){{7,10}}{_ENDS}",
                 _if_grouped,
                 9,
                 False,
+                b"0",
             ),
             # North America: 3-3-4.
             (
@@ -202,12 +205,19 @@ DETECTORS: tuple[Detector, ...] = (
                 _whole,
                 10,
                 False,
+                b"",
             ),
-            (rf"[0-9]{_INNER_EDGE}[0-9]{{6,14}}{_ENDS}", _if_called_phone, 7, True),
+            (rf"[0-9]{_INNER_EDGE}[0-9]{{6,14}}{_ENDS}", _if_called_phone, 7, True, b""),
         )
     ),
 )
 """In the order they are applied: what is longer or surer goes first."""
+
+
+def spellings(value: str) -> set[str]:
+    """Write a value as the detectors of every kind would, for comparing it with what they find."""
+    return {detector.canonical(value) for detector in DETECTORS}
+
 
 # Two readings of the text's bytes, each one C call: digits with what people put between them taken
 # out, and everything that a token is made of.
@@ -216,24 +226,30 @@ _BETWEEN_DIGITS = b" -./()" + bytes(range(128, 256))
 _TOKEN = bytes(0x61 if (chr(byte).isalnum() and byte < 128) or byte in b"_-" else 0x20 for byte in range(256))
 _RUNS = sorted({detector.digits for detector in DETECTORS if detector.digits}, reverse=True)
 _LONG_TOKEN = b"a" * 16
-_PEM = "-----BEGIN "
-_COUNTRY = re.compile(r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
+_PEM = b"-----BEGIN "
+_COUNTRY = re.compile(rb"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
 
 
-def suspects(text: str) -> list[Detector]:
-    """Choose the detectors worth running on ``text``: for most texts none, and to say so takes microseconds."""
-    raw = text.encode("utf-8", "replace")
+def suspects(raw: bytes) -> list[Detector]:
+    """Choose the detectors worth running on a text: for most texts none, and to say so takes microseconds.
+
+    Args:
+        raw: the text in UTF-8, or the JSON of values whose texts have no backslash of their own.
+    """
     digits = raw.translate(_DIGITS, _BETWEEN_DIGITS)
-    longest, together = 0, False
-    if b"0" * _RUNS[-1] in digits:
-        longest = next(run for run in _RUNS if b"0" * run in digits)
-        together = b"0" * _RUNS[-1] in raw.translate(_DIGITS)
+    numbers = b"0" * _RUNS[-1] in digits
     token = _LONG_TOKEN in raw.translate(_TOKEN)
-    open_ = {
-        "email": "@" in text,
-        "secret": (token and any(sign in text for sign in _SECRET_SIGNS)) or _PEM in text,
-        "iban": longest > 8 and _COUNTRY.search(text) is not None,
+    email, pem = b"@" in raw, _PEM in raw
+    if not (numbers or token or email or pem):
+        return []
+    longest = next(run for run in _RUNS if b"0" * run in digits) if numbers else 0
+    together = numbers and b"0" * _RUNS[-1] in raw.translate(_DIGITS)
+    worth = {
+        "secret": pem or (token and any(sign in raw for sign in _SECRET_SIGNS)),
+        "iban": longest > 8 and _COUNTRY.search(raw) is not None,
     }
     return [
-        one for one in DETECTORS if one.digits <= longest and together >= one.together and open_.get(one.kind, True)
+        one
+        for one in DETECTORS
+        if one.digits <= longest and together >= one.together and one.sign in raw and worth.get(one.kind, True)
     ]

@@ -14,16 +14,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from typing import Any
 
-from ratchet.schemas.policies import RedactionPolicy
-from ratchet.services.rules.detectors import Detector, suspects
+import orjson
 
+from ratchet.schemas.policies import RedactionPolicy
+from ratchet.services.rules.detectors import Detector, spellings, suspects
+
+Counts = dict[str, int]
+"""Replaced values by kind."""
 LETTERS = "bcdfghjklmnpqrstvwxz"
 """A placeholder's letters: no vowels, so no words."""
 PLACEHOLDER = re.compile(rf"(\[[A-Z][A-Z0-9_]{{0,30}}_[{LETTERS}]{{3}}\])")
-_SHORTEST_SECRET = 16  # a shorter plain name, as most keys and roles are, is no value of a built-in kind
+_SHORTEST = 6  # a@b.cc
+_LONGEST_NAME = 16  # secrets have more
 _ROUNDS = 4  # what is left beside a placeholder is looked at again; two rounds nearly always end it
 
 
@@ -34,31 +38,46 @@ class Redactor:
         """Compile a policy.
 
         Args:
-            policy: which kinds, and the task's own patterns.
+            policy: which kinds, the task's own patterns, and what is kept.
             salt: the installation's; with another one every placeholder changes.
             task: part of the hash, so that two tasks' placeholders do not compare.
         """
         self._key = hashlib.blake2b(f"{salt}\0{task}".encode(), digest_size=32).digest()
         self._own = tuple(Detector(name, re.compile(pattern)) for name, pattern in policy.patterns.items())
+        self._keep = frozenset(spelling for value in policy.keep for spelling in spellings(value))
+        self._names = 0 if self._own else _LONGEST_NAME
         self._builtin = bool(policy.kinds)
         self._kinds = frozenset[str]([*policy.kinds, *policy.patterns])
 
-    def redact(self, text: str) -> tuple[str, Counter[str]]:
+    def redact(self, text: str) -> tuple[str, Counts]:
         """Redact one text; returns it (the same object where nothing was found) and how many values of each kind."""
-        counts: Counter[str] = Counter()
+        counts: Counts = {}
         return self._text(text, counts), counts
 
-    def redact_json(self, value: Any) -> tuple[Any, Counter[str]]:
+    def redact_json(self, value: Any) -> tuple[Any, Counts]:
         """Redact every text in a JSON value, keys too; numbers stay.
 
         Returns:
             The value (the same object where nothing was found) and how many values of each kind.
         """
-        counts: Counter[str] = Counter()
+        counts: Counts = {}
+        if self._surely_clean(value):
+            return value, counts
         redacted = self._walk(value, counts)
         return (redacted if counts else value), counts
 
-    def _walk(self, value: Any, counts: Counter[str], *, numbers: bool = False) -> Any:
+    def _surely_clean(self, value: Any) -> bool:
+        """One look at the whole value's JSON, instead of one at every text in it."""
+        if self._own:
+            return False
+        try:
+            raw = orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            return False  # half a surrogate pair, or a number of more than 64 bits
+        # A backslash of the text's own (two in JSON) may hide more: that takes a closer look.
+        return b"\\\\" not in raw and not any(one.kind in self._kinds for one in suspects(raw))
+
+    def _walk(self, value: Any, counts: Counts, *, numbers: bool = False) -> Any:
         if isinstance(value, str):
             return self._text(value, counts)
         if isinstance(value, dict):
@@ -71,24 +90,27 @@ class Redactor:
             return value if redacted == written else redacted
         return value
 
-    def _text(self, text: str, counts: Counter[str]) -> str:
-        if not self._kinds or (len(text) < _SHORTEST_SECRET and not self._own and text.isidentifier()):
+    def _text(self, text: str, counts: Counts) -> str:
+        size = len(text)
+        # A plain name, as most keys and roles are, and a very short text are no values of a built-in kind.
+        if size < self._names and (size < _SHORTEST or text.isidentifier()):
             return text
-        found: Counter[str] = Counter()
+        found: Counts = {}
         redacted = self._plain(text, found)
         if (found or "\\" in text) and text.lstrip()[:1] in ("{", "["):
             redacted, found = self._json_text(text, redacted, found)
-        counts.update(found)
+        for kind, number in found.items():
+            counts[kind] = counts.get(kind, 0) + number
         return redacted
 
-    def _json_text(self, text: str, redacted: str, found: Counter[str]) -> tuple[str, Counter[str]]:
+    def _json_text(self, text: str, redacted: str, found: Counts) -> tuple[str, Counts]:
         """Take a text apart if it is JSON and plain replacing spoils it or may not see what escapes hide."""
         if "\\" not in text and _load(redacted) is not None:
             return redacted, found
         value = _load(text)
         if value is None:
             return redacted, found
-        inside: Counter[str] = Counter()
+        inside: Counts = {}
         try:
             whole = self._walk(value, inside, numbers=True)
         except RecursionError:
@@ -99,37 +121,43 @@ class Redactor:
         escape = text.isascii() or "\\ud" in text.lower()
         return json.dumps(whole, ensure_ascii=escape), inside
 
-    def _plain(self, text: str, found: Counter[str]) -> str:
+    def _plain(self, text: str, found: Counts) -> str:
         for _ in range(_ROUNDS):
             before = text
-            for detector in (*self._own, *(suspects(text) if self._builtin else ())):
+            for detector in (*self._own, *(suspects(text.encode("utf-8", "replace")) if self._builtin else ())):
                 if detector.kind in self._kinds:
                     text = self._replace(detector, text, found)
             if text is before:
                 break
         return text
 
-    def _replace(self, detector: Detector, text: str, found: Counter[str]) -> str:
+    def _replace(self, detector: Detector, text: str, found: Counts) -> str:
         """Replace one detector's values, between placeholders only: each piece is a text of its own."""
         pieces = PLACEHOLDER.split(text)
         changed = False
         for index in range(0, len(pieces), 2):
             piece, parts, done = pieces[index], [], 0
             for start, end in detector.spans(piece):
-                parts += [piece[done:start], self._placeholder(detector, piece[start:end])]
-                found[detector.kind] += 1
+                canonical = detector.canonical(piece[start:end])
+                if canonical in self._keep:
+                    continue
+                placeholder = self._placeholder(detector.kind, canonical)
+                # A number in JSON becomes a text, wherever the JSON is (an answer may fence or introduce it).
+                if piece[max(0, start - 3) : start].rstrip().endswith('":'):
+                    placeholder = f'"{placeholder}"'
+                parts += [piece[done:start], placeholder]
+                found[detector.kind] = found.get(detector.kind, 0) + 1
                 done = end
             if done:
                 pieces[index] = "".join([*parts, piece[done:]])
                 changed = True
         return "".join(pieces) if changed else text
 
-    def _placeholder(self, detector: Detector, value: str) -> str:
-        name = detector.kind
-        digest = hashlib.blake2b(f"{name}\0{detector.canonical(value)}".encode("utf-8", "replace"), key=self._key)
-        number = int.from_bytes(digest.digest()[:8], "big")
-        letters = "".join(LETTERS[number // 20**place % 20] for place in range(3))
-        return f"[{name.upper()}_{letters}]"
+    def _placeholder(self, kind: str, canonical: str) -> str:
+        digest = hashlib.blake2b(f"{kind}\0{canonical}".encode("utf-8", "replace"), key=self._key, digest_size=8)
+        number = int.from_bytes(digest.digest(), "big")
+        letters = "".join(LETTERS[number // len(LETTERS) ** place % len(LETTERS)] for place in range(3))
+        return f"[{kind.upper()}_{letters}]"
 
 
 def _load(text: str) -> Any:

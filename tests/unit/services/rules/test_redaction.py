@@ -196,6 +196,8 @@ def test_a_json_value_is_redacted_wherever_it_has_text() -> None:
         ('{ "n": "a\\nann@example.com" }', '{"n": "a\\n[EMAIL_'),
         ('{"n": "\\u0061nn@example.com"}', '{"n": "[EMAIL_'),
         ('{"n": 4111111111111111, "o": 7}', '{"n": "[CARD_'),
+        ('{"n":4111111111111111}', '{"n":"[CARD_'),
+        ("[4111111111111111]", '["[CARD_'),
         ('[{"n": "\\ud800 4111 1111 1111 1111"}]', '[{"n": "\\ud800 [CARD_'),
     ],
 )
@@ -219,6 +221,20 @@ def test_kinds_can_be_chosen_and_patterns_added() -> None:
     greedy = redactor(patterns={"word": "[A-Za-z]+"})
     once, _ = greedy.redact("write to ann@example.com")
     assert greedy.redact(once) == (once, {})
+
+
+def test_a_number_in_json_within_prose_becomes_a_text() -> None:
+    """Fenced JSON stays JSON where a card was a number in it."""
+    redacted, _ = ALL.redact('Here:\n```json\n{"card": 4111111111111111}\n```')
+    assert PLACEHOLDER.fullmatch(json.loads(redacted.split("```")[1].removeprefix("json"))["card"])
+
+
+def test_what_is_the_desks_own_is_kept() -> None:
+    """Values under ``keep`` stay, however they are written; others of their kind go."""
+    desk = redactor(keep=["help@desk.example", "+49 30 1234567"])
+    text = "Help@desk.example, 0049-30-1234567, 4711-2231"
+    assert desk.redact(text) == (text, {})
+    assert desk.redact(f"{text}, ann@example.com")[1] == {"email": 1}
 
 
 @pytest.mark.parametrize(
