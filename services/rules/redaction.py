@@ -42,7 +42,7 @@ class Redactor:
             salt: the installation's; with another one every placeholder changes.
             task: part of the hash, so that two tasks' placeholders do not compare.
         """
-        self._key = hashlib.blake2b(f"{salt}\0{task}".encode(), digest_size=32).digest()
+        self._secret = hashlib.blake2b(f"{salt}\0{task}".encode(), digest_size=32).digest()
         self._own = tuple(Detector(name, re.compile(pattern)) for name, pattern in policy.patterns.items())
         self._keep = frozenset(spelling for value in policy.keep for spelling in spellings(value))
         self._names = 0 if self._own else _LONGEST_NAME
@@ -81,7 +81,7 @@ class Redactor:
         if isinstance(value, str):
             return self._text(value, counts)
         if isinstance(value, dict):
-            return {self._text(key, counts): self._walk(item, counts, numbers=numbers) for key, item in value.items()}
+            return {self._key(key, counts): self._walk(item, counts, numbers=numbers) for key, item in value.items()}
         if isinstance(value, list):
             return [self._walk(item, counts, numbers=numbers) for item in value]
         if numbers and type(value) is int:
@@ -89,6 +89,10 @@ class Redactor:
             redacted = self._text(written, counts)
             return value if redacted == written else redacted
         return value
+
+    def _key(self, key: str, counts: Counts) -> str:
+        """A field's name, as events and messages have them, is no data, whatever a task's own patterns take."""
+        return key if len(key) < _LONGEST_NAME and key.isidentifier() else self._text(key, counts)
 
     def _text(self, text: str, counts: Counts) -> str:
         size = len(text)
@@ -154,7 +158,7 @@ class Redactor:
         return "".join(pieces) if changed else text
 
     def _placeholder(self, kind: str, canonical: str) -> str:
-        digest = hashlib.blake2b(f"{kind}\0{canonical}".encode("utf-8", "replace"), key=self._key, digest_size=8)
+        digest = hashlib.blake2b(f"{kind}\0{canonical}".encode("utf-8", "replace"), key=self._secret, digest_size=8)
         number = int.from_bytes(digest.digest(), "big")
         letters = "".join(LETTERS[number // len(LETTERS) ** place % len(LETTERS)] for place in range(3))
         return f"[{kind.upper()}_{letters}]"

@@ -118,6 +118,16 @@ def test_a_redacted_event_is_valid_and_a_clean_one_is_the_same_object() -> None:
     assert dirty.request.messages == [{"role": "user", "content": f"{ANN} {ANN}"}]
 
 
+def test_a_pattern_that_takes_every_word_leaves_an_event() -> None:
+    """A task's own pattern cannot take the names of fields, so what is emitted is an event still."""
+    words = RedactionPolicy(patterns={"word": "[A-Za-z_]+"})
+    emitted = EventRedactor({"support": TaskPolicy(redaction=words)}, "", Metrics())(call("Hello you", "Good day"))
+    assert isinstance(emitted, Inference)
+    assert parse(Inference, emitted.to_bytes()) == emitted
+    assert emitted.request.messages is not None
+    assert PLACEHOLDER.sub("…", str(emitted.request.messages[0]["content"])) == "… …"
+
+
 def test_the_same_prompt_has_the_same_hash_after_redaction() -> None:
     """Pairs are made among answers to one prompt, so two events of it must still ask the same thing."""
     redact = EventRedactor({"support": TaskPolicy()}, "salt", Metrics())
