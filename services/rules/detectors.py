@@ -61,12 +61,12 @@ class Detector:
             at = end if end > start else start + 1
 
 
+_DOUBLED = {digit: int(digit) * 2 - (9 if digit > "4" else 0) for digit in "0123456789"}
+
+
 def luhn(digits: str) -> bool:
     """Say whether a number's last digit is its Luhn checksum."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
-        total += value - 9 if value > 9 else value
+    total = sum(map(int, digits[-1::-2])) + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))
     return total % 10 == 0
 
 
@@ -115,17 +115,23 @@ _SECRET_SIGNS = (
 )
 
 # Card networks' numbers begin with 2 to 6; so no time in milli-, micro- or nanoseconds is one.
-_CARD = re.compile(rf"[2-6]{_INNER_EDGE}[0-9]{{1,18}}(?:[ \u00a0-][0-9]{{2,7}}){{0,5}}(?!\w)")
+# Groups have four digits or more, but for the last: short groups are lists of numbers, and there are many of them.
+_CARD = re.compile(
+    rf"[2-6]{_INNER_EDGE}[0-9]{{3,18}}(?:[ \u00a0-][0-9]{{4,7}}){{0,4}}(?:[ \u00a0-][0-9]{{1,3}})?(?!\w)"
+)
+_GROUP = re.compile(r"[0-9]+")
 
 
 def _card_end(match: re.Match[str]) -> int:
     """The longest run of whole groups with 13 to 19 digits and the right checksum."""
-    groups = list(re.finditer(r"[0-9]+", match[0]))
-    for last in range(len(groups), 0, -1):
-        digits = "".join(group[0] for group in groups[:last])
-        if 13 <= len(digits) <= 19 and luhn(digits):
-            return match.start() + groups[last - 1].end()
-    return -1
+    digits, end = "", -1
+    for group in _GROUP.finditer(match[0]):
+        digits += group[0]
+        if len(digits) > 19:
+            break
+        if len(digits) >= 13 and luhn(digits):
+            end = match.start() + group.end()
+    return end
 
 
 _LENGTHS = (
