@@ -28,6 +28,7 @@ LETTERS = "bcdfghjklmnpqrstvwxz"
 PLACEHOLDER = re.compile(rf"(\[[A-Z][A-Z0-9_]{{0,30}}_[{LETTERS}]{{3}}\])")
 _SHORTEST = 6  # a@b.cc
 _LONGEST_NAME = 16  # secrets have more
+_AFTER_KEY = re.compile(r'(?<!\\)"\s*:\s*\Z')
 _ROUNDS = 4  # what is left beside a placeholder is looked at again; two rounds nearly always end it
 
 
@@ -109,18 +110,20 @@ class Redactor:
 
     def _json_text(self, text: str, redacted: str, found: Counts) -> tuple[str, Counts]:
         """Take a text apart if it is JSON and plain replacing spoils it or may not see what escapes hide."""
-        if "\\" not in text and _load(redacted) is not None:
+        value, inside = _load(redacted), dict(found)
+        if value is None:
+            value, inside = _load(text), {}
+        elif "\\" not in text:
             return redacted, found
-        value = _load(text)
         if value is None:
             return redacted, found
-        inside: Counts = {}
+        before = sum(inside.values())
         try:
             whole = self._walk(value, inside, numbers=True)
         except RecursionError:
             return redacted, found
-        if not inside:
-            return text, inside
+        if sum(inside.values()) == before:
+            return redacted, found
         # An escaped half of a surrogate pair must stay escaped: as a character UTF-8 has no bytes for it.
         escape = text.isascii() or "\\ud" in text.lower()
         return json.dumps(whole, ensure_ascii=escape), inside
@@ -142,12 +145,13 @@ class Redactor:
         for index in range(0, len(pieces), 2):
             piece, parts, done = pieces[index], [], 0
             for start, end in detector.spans(piece):
-                canonical = detector.canonical(piece[start:end])
+                value = piece[start:end]
+                canonical = detector.canonical(value)
                 if canonical in self._keep:
                     continue
                 placeholder = self._placeholder(detector.kind, canonical)
                 # A number in JSON becomes a text, wherever the JSON is (an answer may fence or introduce it).
-                if piece[max(0, start - 3) : start].rstrip().endswith('":'):
+                if value.isdigit() and _AFTER_KEY.search(piece[max(0, start - 8) : start]):
                     placeholder = f'"{placeholder}"'
                 parts += [piece[done:start], placeholder]
                 found[detector.kind] = found.get(detector.kind, 0) + 1

@@ -193,9 +193,11 @@ def test_a_json_value_is_redacted_wherever_it_has_text() -> None:
     ("ticket", "shown"),
     [
         ('{"mail":"ann@example.com","order":"4711-2231"}', '{"mail":"[EMAIL_'),
-        ('{ "n": "a\\nann@example.com" }', '{"n": "a\\n[EMAIL_'),
+        ('{ "n": "a\\nann@example.com" }', '{ "n": "a\\n[EMAIL_'),
+        ('{"phone": "01711234567", "n": "a\\nb"}', '{"phone": "[PHONE_'),
         ('{"n": "\\u0061nn@example.com"}', '{"n": "[EMAIL_'),
         ('{"n": 4111111111111111, "o": 7}', '{"n": "[CARD_'),
+        ('{"phone" : 1711234567}', '{"phone" : "[PHONE_'),
         ('{"n":4111111111111111}', '{"n":"[CARD_'),
         ("[4111111111111111]", '["[CARD_'),
         ('[{"n": "\\ud800 4111 1111 1111 1111"}]', '[{"n": "\\ud800 [CARD_'),
