@@ -85,8 +85,8 @@ class Redactor:
             return {self._key(key, counts): self._walk(item, counts, numbers=numbers) for key, item in value.items()}
         if isinstance(value, list):
             return [self._walk(item, counts, numbers=numbers) for item in value]
-        if numbers and type(value) is int:
-            written = str(value)
+        if numbers and type(value) in (int, float):
+            written = json.dumps(value)
             redacted = self._text(written, counts)
             return value if redacted == written else redacted
         return value
@@ -110,19 +110,22 @@ class Redactor:
 
     def _json_text(self, text: str, redacted: str, found: Counts) -> tuple[str, Counts]:
         """Take a text apart if it is JSON and plain replacing spoils it or may not see what escapes hide."""
-        value, inside = _load(redacted), dict(found)
-        if value is None:
-            value, inside = _load(text), {}
-        elif "\\" not in text:
+        whole = _load(redacted)
+        if whole is not None and "\\" not in text:
             return redacted, found
-        if value is None:
-            return redacted, found
-        before = sum(inside.values())
+        inside = dict(found)
+        if whole is None:
+            whole, inside = _load(text), {}
+            if whole is None:
+                return redacted, found
+            # What was found lies across JSON's own signs, unless the values themselves hold it.
+            redacted = text
+        found = dict(inside)
         try:
-            whole = self._walk(value, inside, numbers=True)
+            whole = self._walk(whole, inside, numbers=True)
         except RecursionError:
             return redacted, found
-        if sum(inside.values()) == before:
+        if inside == found:
             return redacted, found
         # An escaped half of a surrogate pair must stay escaped: as a character UTF-8 has no bytes for it.
         escape = text.isascii() or "\\ud" in text.lower()
