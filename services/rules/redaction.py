@@ -110,6 +110,7 @@ class Redactor:
 
     def _json_text(self, text: str, redacted: str, found: Counts) -> tuple[str, Counts]:
         """Take a text apart if it is JSON and plain replacing spoils it or may not see what escapes hide."""
+        plain = redacted, found
         whole = _load(redacted)
         if whole is not None and "\\" not in text:
             return redacted, found
@@ -124,7 +125,7 @@ class Redactor:
         try:
             whole = self._walk(whole, inside, numbers=True)
         except RecursionError:
-            return redacted, found
+            return plain  # nested too deeply to take apart: what is found goes, JSON or not
         if inside == found:
             return redacted, found
         # An escaped half of a surrogate pair must stay escaped: as a character UTF-8 has no bytes for it.

@@ -226,6 +226,13 @@ def test_kinds_can_be_chosen_and_patterns_added() -> None:
     assert greedy.redact(once) == (once, {})
 
 
+def test_json_nested_too_deeply_to_take_apart_is_redacted_all_the_same() -> None:
+    """Where both cannot be had, the value goes."""
+    redacted, counts = ALL.redact("[" * 900 + '"\\bann@example.com", 4111111111111111' + "]" * 900)
+    assert "ann@" not in redacted
+    assert sum(counts.values()) == 2
+
+
 def test_a_number_in_json_within_prose_becomes_a_text() -> None:
     """Fenced JSON stays JSON where a card was a number in it."""
     redacted, _ = ALL.redact('Here:\n```json\n{"card": 4111111111111111}\n```')
