@@ -23,7 +23,7 @@ from ratchet.schemas.policies import TaskPolicy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt"})
 
 
 class Embedded(BaseModel):
@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     gateway_keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
         75, description="an idle connection is kept; longer than a proxy in front keeps it (often 60 s)"
     )
+    redaction_salt: SecretStr = Field(SecretStr(""), description="key of the placeholders, the same for every gateway")
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}

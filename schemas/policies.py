@@ -5,9 +5,10 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ratchet.schemas.events import Closed
 
@@ -161,6 +162,48 @@ class RolloutPolicy(Closed):
         return self
 
 
+RedactionKind = Literal["secret", "email", "iban", "card", "phone"]
+# Everything that a pattern which matches nothing would match in; and (x+)+ written out.
+_SAMPLES = ("", "aA0 _-.,:/@\n'\"#", " ")
+_NESTED_REPEAT = re.compile(r"(?<![\\+*?}])[+*]\)(?:[+*]|\{\d+,)")
+
+
+def _usable(pattern: str) -> str:
+    """Refuse a pattern that is no regular expression, finds nothing, or may take for ever."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}; allowed: Python's re syntax") from None
+    if any(not match[0] for sample in _SAMPLES for match in compiled.finditer(sample)):
+        raise ValueError("matches the empty text; allowed: patterns that take at least one character")
+    if _NESTED_REPEAT.search(pattern):
+        raise ValueError("a repeat inside a repeat can take for ever; allowed: make the inner one possessive, (x++)+")
+    return pattern
+
+
+class RedactionPolicy(Closed):
+    """What is taken out of this task's events before Kafka: all built-in kinds, unless this says otherwise.
+
+    The app's own request and answer are never changed.
+    """
+
+    kinds: list[RedactionKind] = Field(default_factory=lambda: list(get_args(RedactionKind)))
+    """``[]`` takes none of them out (``patterns`` still count)."""
+    patterns: dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Annotated[str, AfterValidator(_usable)]
+    ] = Field(default_factory=dict)
+    """More to take out, by a name of your own: whatever the regular expression matches."""
+    keep: list[str] = Field(default_factory=list)
+    """Values that are no secret and no person's, in any spelling: the desk's own address and number."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _names_are_new(cls, patterns: dict[str, str]) -> dict[str, str]:
+        if taken := sorted(patterns.keys() & set(get_args(RedactionKind))):
+            raise ValueError(f"{', '.join(taken)}: a built-in kind; allowed: a name of your own")
+        return patterns
+
+
 class TaskPolicy(Closed):
     """Everything one task declares in ``ratchet.toml``."""
 
@@ -174,6 +217,7 @@ class TaskPolicy(Closed):
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
+    redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)

@@ -54,6 +54,7 @@ def run_gateway(s: Settings) -> None:
         max_body_bytes=s.gateway_max_body_mb * 2**20,
         body_timeout_s=s.gateway_body_timeout_s,
         keep_alive_s=s.gateway_keep_alive_s,
+        redaction_salt=s.redaction_salt.get_secret_value(),
     )
 
 

@@ -39,6 +39,7 @@ from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.gateway.record import Sources
+from ratchet.services.gateway.redact import EventRedactor
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.admission import ANYONE, Caller
@@ -237,6 +238,7 @@ def create_app(
     recent_feedback: int = 100_000,
     poll_s: float = 2.0,
     keys_poll_s: float = 1.0,
+    redaction_salt: str = "",
 ) -> Gateway:
     """Put the gateway together.
 
@@ -260,9 +262,10 @@ def create_app(
         recent_feedback: how many feedback ids are remembered for idempotence.
         poll_s: seconds between looks at the model servers.
         keys_poll_s: seconds between looks at the key file.
+        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
     """
     metrics = Metrics()
-    emitter = Emitter(publisher, metrics)
+    emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics))
     sources = Sources(now, new_id, monotonic, base_model)
     servers = Upstreams(
         upstreams,

@@ -1,4 +1,4 @@
-"""Events on their way out: handed to the publisher, counted, and never in the user's way."""
+"""Events on their way out: redacted, handed to the publisher, counted, and never in the user's way."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 from ratchet.services.gateway.metrics import Metrics
+from ratchet.services.gateway.redact import EventRedactor
 
 log = logging.getLogger("ratchet.gateway")
 
 
 class Emitter:
-    """Publishes and counts; an event that the publisher refuses is dropped visibly."""
+    """Redacts, publishes and counts; an event that the publisher refuses is dropped visibly.
 
-    def __init__(self, publisher: Publisher, metrics: Metrics) -> None:
-        """Publish by ``publisher``, which never blocks."""
+    It alone has the publisher, so nothing goes to Kafka as the user wrote it.
+    """
+
+    def __init__(self, publisher: Publisher, metrics: Metrics, redact: EventRedactor) -> None:
+        """Publish by ``publisher``, which never blocks, what ``redact`` leaves of each event."""
         self._publisher = publisher
+        self._redact = redact
         self._metrics = metrics
 
     def offer(self, event: Event) -> None:
@@ -28,7 +33,7 @@ class Emitter:
             BrokerError: the queue is full; nothing was taken.
             InvalidEvent: the event is larger than Kafka takes.
         """
-        self._publisher.publish(event)
+        self._publisher.publish(self._redact(event))
         self._metrics.published.labels(_topic(event)).inc()
 
     def emit(self, event: Event) -> None:

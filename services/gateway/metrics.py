@@ -48,6 +48,10 @@ class Metrics:
         for topic in ("inference", "feedback", "shadow"):
             self.published.labels(topic)
             self.dropped.labels(topic)
+        # Values that were replaced by placeholders before Kafka; tasks that are not declared count as one.
+        self.redactions = Counter(
+            "ratchet_redactions", "Values redacted before Kafka", ["task", "kind"], registry=registry
+        )
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
         # 1 while the key file cannot be read: revocations do not arrive until a person looks.
         self.keys_stale = Gauge("ratchet_keys_stale", "The key file cannot be read", registry=registry)

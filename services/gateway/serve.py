@@ -43,6 +43,7 @@ def serve(
     max_body_bytes: int = 16 * 2**20,
     body_timeout_s: float = 30.0,
     keep_alive_s: int = 75,
+    redaction_salt: str = "",
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
@@ -60,6 +61,7 @@ def serve(
         max_body_bytes: larger requests get a 413.
         body_timeout_s: the most seconds that a request's body may take.
         keep_alive_s: how long an idle connection is kept.
+        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
 
     Raises:
         StartError: the address is refused or taken.
@@ -79,6 +81,7 @@ def serve(
         mirror_concurrency=mirror_concurrency,
         max_body_bytes=max_body_bytes,
         body_timeout_s=body_timeout_s,
+        redaction_salt=redaction_salt,
     )
     config = uvicorn.Config(
         app,

@@ -114,6 +114,21 @@ def test_a_secret_is_not_shown_by_its_refusal(tmp_path: Path, monkeypatch: pytes
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_bad_pattern_is_refused_with_its_task_and_name(tmp_path: Path) -> None:
+    """A redaction pattern that cannot work ends the start, not the first request: task, name and reason are told."""
+    path = write(tmp_path, "[tasks.support.redaction.patterns]\nticket = '('\n")
+    with pytest.raises(SettingsError, match=r"tasks\.support\.redaction\.patterns\.ticket: .*no regular expression"):
+        load(path)
+
+
+def test_the_redaction_salt_is_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from the environment and is not shown."""
+    monkeypatch.setenv("RATCHET_REDACTION_SALT", "hunter2")
+    settings = load(write(tmp_path, ""))
+    assert settings.redaction_salt.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(settings)
+
+
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     """A configuration that was asked for and is missing is an error, not a default."""
     with pytest.raises(SettingsError, match="no such file"):
