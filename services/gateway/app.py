@@ -37,6 +37,7 @@ from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.recent import Recent
 from ratchet.services.gateway.record import Sources
 from ratchet.services.gateway.routes import RoutingTables
+from ratchet.services.gateway.traces import TraceDesk
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.routing import choose, sticky_key
 
@@ -59,6 +60,7 @@ class Gateway:
         mirror: Mirror,
         proxy: Proxy,
         feedback: FeedbackDesk,
+        traces: TraceDesk,
         metrics: Metrics,
         recent: Recent[str],
         checks: Checks,
@@ -75,6 +77,7 @@ class Gateway:
         self._mirror = mirror
         self._proxy = proxy
         self._feedback = feedback
+        self._traces = traces
         self._metrics = metrics
         self._recent = recent
         self._checks = checks
@@ -88,6 +91,7 @@ class Gateway:
             _MODELS: ("GET", self._models),
             "/v1/feedback": ("POST", self._take_feedback),
             "/v1/events": ("POST", self._take_events),
+            "/v1/traces": ("POST", self._take_traces),
             "/healthz": ("GET", self._healthz),
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._exposition),
@@ -138,6 +142,11 @@ class Gateway:
         receipt = take_events(raw, self._emitter, self._recent)
         await send_json(send, receipt.status, receipt.body())
         return receipt.status
+
+    async def _take_traces(self, scope: Scope, receive: Receive, send: Send) -> int:
+        reply = await self._traces.take(dict(scope["headers"]), receive)
+        await send_bytes(send, reply.status, reply.body, reply.content_type)
+        return reply.status
 
     async def _names(self) -> list[str]:
         """The declared tasks, then the adapters of them that some replica has in memory."""
@@ -260,6 +269,7 @@ def create_app(
         mirror,
         Proxy(servers, emitter, mirror, metrics, sources, recent),
         FeedbackDesk(tasks, recent, Recent(recent_feedback), emitter, now=now, new_id=new_id),
+        TraceDesk(tasks, base_model, recent, emitter, metrics, max_body_bytes=max_body_bytes),
         metrics,
         recent,
         checks or {},

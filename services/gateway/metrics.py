@@ -49,6 +49,10 @@ class Metrics:
             self.published.labels(topic)
             self.dropped.labels(topic)
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
+        # Spans of POST /v1/traces: made an inference, no call of a model, or refused with a reason.
+        self.spans = Counter("ratchet_spans", "Spans by outcome", ["outcome"], registry=registry)
+        for outcome in ("taken", "ignored", "rejected"):
+            self.spans.labels(outcome)
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(
             "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry
