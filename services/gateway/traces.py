@@ -80,6 +80,7 @@ class TraceDesk:
         self._emitter = emitter
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._reading = asyncio.Lock()
 
     async def take(self, headers: Headers, receive: Receive) -> Reply:
         """Take one request's spans.
@@ -90,8 +91,10 @@ class TraceDesk:
         media = media_type(headers)
         try:
             raw = await read_body(headers, receive, self._max_body_bytes)
-            # A batch can have megabytes; users' requests go on while a thread reads it.
-            batch = await asyncio.to_thread(self._read, raw, headers, media)
+            # A batch can have megabytes: users' requests go on while a thread reads it. One at a time,
+            # since more threads would make it no faster, only hold more in memory and take more turns.
+            async with self._reading:
+                batch = await asyncio.to_thread(self._read, raw, headers, media)
             self._publish(batch)
         except Refused as refused:
             return Reply(refused.status, failure(media, refused.message), media)
