@@ -16,7 +16,6 @@ from pydantic_core import ErrorDetails
 from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.ids import ALLOWED, AdapterName, EventId, TaskName
 
-
 Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -42,6 +42,22 @@ def derived_id(unix_ms: int, *parts: str) -> str:
     return uuid7(unix_ms, digest)
 
 
+def span_inference_id(trace_id: str, span_id: str, start_ns: int) -> str:
+    """Make the id of the inference that a span becomes, so that an app can send feedback on it.
+
+    Args:
+        trace_id: 32 lower-case hex digits.
+        span_id: 16 lower-case hex digits.
+        start_ns: the span's start in nanoseconds since 1970.
+    """
+    return derived_id(start_ns // 1_000_000, "otlp", trace_id, span_id)
+
+
+def hash_user(user: str) -> str:
+    """Hash an end user's name as events store it: sha256, the first 32 hex digits."""
+    return hashlib.sha256(user.encode()).hexdigest()[:32]
+
+
 def adapter_name(task: str, number: int, weights_sha256: str) -> str:
     """Name an adapter after its weights: ``task@vN-<first 8 hex digits>``. Names are never reused."""
     name = f"{task}@v{number}-{weights_sha256[:8]}"

@@ -41,6 +41,7 @@ from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.gateway.record import Sources
 from ratchet.services.gateway.redact import EventRedactor
 from ratchet.services.gateway.routes import RoutingTables
+from ratchet.services.gateway.traces import TraceDesk
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.admission import ANYONE, Caller
 from ratchet.services.rules.routing import choose, sticky_key
@@ -65,6 +66,7 @@ class Gateway:
         mirror: Mirror,
         proxy: Proxy,
         feedback: FeedbackDesk,
+        traces: TraceDesk,
         metrics: Metrics,
         origins: Origins,
         checks: Checks,
@@ -83,6 +85,7 @@ class Gateway:
         self._mirror = mirror
         self._proxy = proxy
         self._feedback = feedback
+        self._traces = traces
         self._metrics = metrics
         self._origins = origins
         self._checks = checks
@@ -98,6 +101,7 @@ class Gateway:
             _MODELS: ("GET", "infer", self._models),
             "/v1/feedback": ("POST", "feedback", self._take_feedback),
             "/v1/events": ("POST", "ingest", self._take_events),
+            "/v1/traces": ("POST", "ingest", self._take_traces),
             "/healthz": ("GET", None, self._healthz),
             "/readyz": ("GET", None, self._readyz),
             # Behind a proxy every listener is on loopback, so where it listens opens nothing.
@@ -153,6 +157,12 @@ class Gateway:
         receipt = take_events(raw, self._emitter, self._origins, caller)
         await send_json(send, receipt.status, receipt.body())
         return receipt.status
+
+    async def _take_traces(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
+        headers: Headers = dict(scope["headers"])
+        reply = await self._traces.take(headers, lambda: self._body(headers, receive), caller)
+        await send_bytes(send, reply.status, reply.body, reply.content_type)
+        return reply.status
 
     async def _names(self) -> list[str]:
         """The declared tasks, then the adapters of them that some replica has in memory."""
@@ -284,6 +294,7 @@ def create_app(
         mirror,
         Proxy(servers, emitter, mirror, metrics, sources, origins),
         FeedbackDesk(tasks, origins, Recent(recent_feedback), emitter, now=now, new_id=new_id),
+        TraceDesk(tasks, base_model, origins, emitter, metrics, max_body_bytes=max_body_bytes),
         metrics,
         origins,
         checks or {},

@@ -7,7 +7,6 @@ brings its own keeps it on every arm. Text completions are passed on as they are
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ratchet.schemas.events import Request
-from ratchet.schemas.ids import ADAPTER_NAME, BASE
+from ratchet.schemas.ids import ADAPTER_NAME, BASE, hash_user
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.errors import Refused, bad_field, first_problem, model_not_found
 
@@ -45,11 +44,6 @@ class Ask:
     wants_usage: bool
     """Whether the client itself asked for the stream's usage chunk."""
     tags: dict[str, str]
-
-
-def hash_user(user: str) -> str:
-    """Hash an end user's name as events store it: sha256, the first 32 hex digits."""
-    return hashlib.sha256(user.encode()).hexdigest()[:32]
 
 
 def read_ask(
@@ -184,4 +178,4 @@ def mirrored_body(ask: Ask) -> dict[str, Any]:
     return {key: item for key, item in ask.body.items() if key not in ("stream", "stream_options")}
 
 
-__all__ = ["CHAT", "COMPLETIONS", "Ask", "Refused", "hash_user", "mirrored_body", "read_ask"]
+__all__ = ["CHAT", "COMPLETIONS", "Ask", "Refused", "mirrored_body", "read_ask"]

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Feedback
+from ratchet.schemas.ids import hash_user
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.gateway.asks import hash_user
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused, bad_field, first_problem
 from ratchet.services.gateway.recent import Origins, Recent

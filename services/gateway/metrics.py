@@ -55,6 +55,10 @@ class Metrics:
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
         # 1 while the key file cannot be read: revocations do not arrive until a person looks.
         self.keys_stale = Gauge("ratchet_keys_stale", "The key file cannot be read", registry=registry)
+        # Spans of POST /v1/traces: made an inference, no call of a model, or refused with a reason.
+        self.spans = Counter("ratchet_spans", "Spans by outcome", ["outcome"], registry=registry)
+        for outcome in ("taken", "ignored", "rejected"):
+            self.spans.labels(outcome)
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(
             "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry

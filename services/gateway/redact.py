@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ratchet.schemas.events import Event, Feedback, Inference, Shadow
+from ratchet.schemas.ids import hash_user
 from ratchet.schemas.policies import RedactionPolicy, TaskPolicy
-from ratchet.services.gateway.asks import hash_user
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.rules.redaction import Redactor
 

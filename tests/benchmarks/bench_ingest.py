@@ -201,9 +201,7 @@ def main() -> None:
     kafka_port, clickhouse_port = free_port(), free_port()
     bootstrap, dsn = f"127.0.0.1:{kafka_port}", f"http://127.0.0.1:{clickhouse_port}/ratchet"
     with Supervisor() as supervisor:
-        supervisor.start(
-            Child("broker", broker_command(kafka_port), folder / "broker.log", BrokerProbe(bootstrap))
-        )
+        supervisor.start(Child("broker", broker_command(kafka_port), folder / "broker.log", BrokerProbe(bootstrap)))
         command = clickhouse_server.command(clickhouse_port, folder / "data")
         ready = lambda: clickhouse_server.answers_ping(clickhouse_port)  # noqa: E731
         supervisor.start(Child("clickhouse", command, folder / "clickhouse.log", ready))

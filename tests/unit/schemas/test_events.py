@@ -28,8 +28,8 @@ def golden(name: str, **changes: Any) -> bytes:
         ("inference.v1", {"surprise": 1}, "surprise: Extra inputs are not permitted (got 1)"),
         ("inference.v1", {"at": "2026-11-01T12:00:00"}, "a time without zone; allowed: RFC 3339"),
         ("inference.v1", {"id": "7"}, "id: allowed: a UUIDv7 in text form (got '7')"),
-        ("inference.v1", {"id": "f47ac10b-58cc-4372-a567-0e02b2c3d479"}, "allowed: a UUIDv7 in text form (got 'f47ac10b"),
-        ("inference.v1", {"adapter": "../etc"}, "adapter: allowed: 'base' or <task>@v<number>-<8 hex digits> (got '../etc')"),
+        ("inference.v1", {"id": "f47ac10b-58cc-4372-a567-0e02b2c3d479"}, "a UUIDv7 in text form (got 'f47ac10b"),
+        ("inference.v1", {"adapter": "../etc"}, "adapter: allowed: 'base' or <task>@v<number>-<8 hex digits> (got '"),
         ("inference.v1", {"request": {"params": {}}}, "exactly one of messages, prompt"),
         ("inference.v1", {"stage": "shadow"}, "stage: Input should be 'stable', 'canary'"),
         (
