@@ -27,13 +27,16 @@ class Entry(NamedTuple):
     value: bytes
 
 
-def encode(entry: Entry) -> bytes:
-    """The frame of one record."""
-    topic, key = entry.topic.encode(), entry.key or b""
-    front = _BODY.pack(entry.sequence, len(topic), -1 if entry.key is None else len(key)) + topic + key
-    length = len(front) + len(entry.value)
-    checksum = zlib.crc32(entry.value, zlib.crc32(front, length))
-    return b"".join((_HEAD.pack(MARKER, length, checksum), front, entry.value))
+def encode(sequence: int, topic: str, key: bytes | None, value: bytes) -> bytes:
+    """The frame of one record; the arguments are the fields of `Entry`."""
+    name = topic.encode()
+    if key is None:
+        front = _BODY.pack(sequence, len(name), -1) + name
+    else:
+        front = _BODY.pack(sequence, len(name), len(key)) + name + key
+    length = len(front) + len(value)
+    checksum = zlib.crc32(value, zlib.crc32(front, length))
+    return _HEAD.pack(MARKER, length, checksum) + front + value
 
 
 def decode(data: bytes) -> Iterator[tuple[Entry, int]]:

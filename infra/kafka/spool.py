@@ -97,7 +97,7 @@ class Spool:
         Raises:
             BrokerError: the limit is reached, or the disk does not take it; nothing was kept.
         """
-        frame = encode(Entry(self.next, topic, key, value))
+        frame = encode(self.next, topic, key, value)
         if self.size + len(frame) > self._max_bytes:
             raise BrokerError(
                 f"{topic}: Kafka does not keep up and the spool is full ({self.size} of {self._max_bytes} bytes)"

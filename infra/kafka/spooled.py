@@ -117,7 +117,7 @@ class SpooledPublisher:
             if self._closed:
                 raise BrokerError("the publisher is closed")
             sequence = self._spool.append(topic, key, value)
-            if self._direct and not (self._room() and self._hand_over(Entry(sequence, topic, key, value))):
+            if self._direct and not (self._room() and self._hand_over(sequence, topic, key, value)):
                 self._direct = False
                 self._wake.set()
 
@@ -159,18 +159,19 @@ class SpooledPublisher:
     def _room(self) -> bool:
         return len(self._flight) < self._in_flight_records and self._flight_bytes < self._in_flight_bytes
 
-    def _hand_over(self, entry: Entry) -> bool:
+    def _hand_over(self, sequence: int, topic: str, key: bytes | None, value: bytes) -> bool:
         """Give one record to the client, with the lock held; False where it stays in the spool for now."""
         try:
-            self._kafka.send(entry.topic, entry.key, entry.value, entry.sequence)
+            self._kafka.send(topic, key, value, sequence)
         except BrokerError as error:
             log.debug("%s", error)  # the client says once that Kafka is away
             return False
-        if entry.sequence >= self._sent:
-            self._lose(entry.sequence - self._sent)
-            self._sent = entry.sequence + 1
-            self._flight[entry.sequence] = len(entry.value)
-            self._flight_bytes += len(entry.value)
+        if sequence >= self._sent:
+            if sequence > self._sent:
+                self._lose(sequence - self._sent)
+            self._sent = sequence + 1
+            self._flight[sequence] = len(value)
+            self._flight_bytes += len(value)
         return True
 
     def _settled(self, sequence: int, error: KafkaError | None) -> None:
@@ -234,7 +235,7 @@ class SpooledPublisher:
                 if entry is None:  # not one whole record up to the end
                     self._lose(end - self._sent)
                     self._sent = end
-                elif not self._hand_over(entry):
+                elif not self._hand_over(*entry):
                     self._unsent = iter(())  # it was taken out, so the next look begins with it
                     return
 
@@ -245,7 +246,7 @@ class SpooledPublisher:
         for entry in self._spool.read(min(missing)):
             if entry.sequence in missing:
                 with self._lock:
-                    if not self._hand_over(entry):
+                    if not self._hand_over(*entry):
                         return
                     self._failed.discard(entry.sequence)
                 missing.discard(entry.sequence)

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.asks import CHAT, COMPLETIONS, read_ask
@@ -209,6 +210,7 @@ def create_app(
     routes: RoutingTables,
     *,
     checks: Checks | None = None,
+    spool: Callable[[], SpoolStatus] | None = None,
     now: Callable[[], datetime] = clock.now,
     new_id: Callable[[], str] = clock.new_id,
     monotonic: Callable[[], float] = time.perf_counter,
@@ -229,6 +231,7 @@ def create_app(
         publisher: takes every event; flushed when the app ends, closed by its owner.
         routes: the routing tables, kept current by their owner.
         checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
+        spool: what the publisher's spool holds, where it has one: for the metrics.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
         monotonic: seconds that only grow.
@@ -240,7 +243,7 @@ def create_app(
         recent_feedback: how many feedback ids are remembered for idempotence.
         poll_s: seconds between looks at the model servers.
     """
-    metrics = Metrics()
+    metrics = Metrics(spool)
     emitter = Emitter(publisher, metrics)
     sources = Sources(now, new_id, monotonic, base_model)
     servers = Upstreams(

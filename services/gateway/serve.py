@@ -6,13 +6,14 @@ import ipaddress
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 import uvicorn
 
 from ratchet.infra.kafka.admin import wait_for_broker
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.kafka.tail import Tail
 from ratchet.schemas.errors import BrokerError, StartError
 from ratchet.schemas.policies import TaskPolicy
@@ -32,6 +33,7 @@ def serve(
     upstreams: Sequence[str],
     bootstrap: str,
     publisher: Publisher,
+    spool: Callable[[], SpoolStatus] | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     upstream_timeout_s: float = 120.0,
@@ -46,6 +48,7 @@ def serve(
         upstreams: the model servers' addresses, without ``/v1``.
         bootstrap: Kafka's bootstrap servers, for the routing tables.
         publisher: takes the events; closed at the end.
+        spool: what the publisher's spool holds, where it has one.
         host: the address to listen on.
         port: the port to listen on.
         upstream_timeout_s: the longest silence of a model server.
@@ -65,6 +68,7 @@ def serve(
         publisher,
         routes,
         checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
+        spool=spool,
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
     )

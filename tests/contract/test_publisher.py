@@ -15,7 +15,7 @@ from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES
-from ratchet.infra.kafka.frames import Entry, encode
+from ratchet.infra.kafka.frames import encode
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher, Publisher
 from ratchet.infra.kafka.spool import Spool
@@ -97,7 +97,7 @@ def _spooled(bootstrap: str, elsewhere: str, come_back: Callable[[Any], None], f
         where = elsewhere
         event = comment(new_id(), "0")
         topic, key = route(event)
-        frame = len(encode(Entry(0, topic.name, key.encode(), event.to_bytes())))
+        frame = len(encode(0, topic.name, key.encode(), event.to_bytes()))
         spool = Spool(folder / "spool", queue_records * (frame + 1))
         return SpooledPublisher(elsewhere, False, "contract", spool, linger_ms=0)
 

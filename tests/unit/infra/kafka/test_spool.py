@@ -88,7 +88,7 @@ def test_any_cut_leaves_the_whole_records_before_it(fields: list[Fields], data: 
 def test_flipped_bytes_never_make_a_wrong_record(fields: list[Fields], data: st.DataObject) -> None:
     """With one byte changed, the one record it lies in is missing and all others are read as they were."""
     entries = [Entry(number, *each) for number, each in enumerate(fields)]
-    frames = [encode(entry) for entry in entries]
+    frames = [encode(*entry) for entry in entries]
     raw = bytearray(b"".join(frames))
     place = data.draw(st.integers(0, len(raw) - 1))
     raw[place] ^= data.draw(st.integers(1, 255))
@@ -101,7 +101,7 @@ def test_flipped_bytes_never_make_a_wrong_record(fields: list[Fields], data: st.
 def test_rubbish_around_records_is_passed_over(before: bytes, fields: list[Fields], after: bytes) -> None:
     """Whatever bytes lie around a series of records, the series is read and nothing else."""
     entries = [Entry(number, *each) for number, each in enumerate(fields)]
-    raw = before + b"".join(map(encode, entries)) + after
+    raw = before + b"".join(encode(*entry) for entry in entries) + after
     assert [entry for entry, _ in decode(raw)] == entries
 
 
