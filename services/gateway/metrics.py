@@ -62,13 +62,13 @@ class Metrics:
         # Events on disk on their way to Kafka. Waiting ones pile up while Kafka is away; lost ones (damaged
         # on disk, or refused by Kafka for good) should be 0.
         if spool is not None:
-            for field, text in (
+            for name, text in (
                 ("bytes", "Size of the spool on disk"),
                 ("records", "Events in the spool that Kafka has not confirmed yet"),
                 ("lost", "Events of the spool that were damaged on disk or refused by Kafka for good"),
             ):
-                gauge = Gauge(f"ratchet_spool_{field}", text, registry=registry)
-                gauge.set_function(partial(_now, spool, field))
+                gauge = Gauge(f"ratchet_spool_{name}", text, registry=registry)
+                gauge.set_function(partial(_now, spool, name))
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(
             "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry
@@ -81,5 +81,5 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _now(spool: Callable[[], SpoolStatus], field: str) -> float:
-    return float(getattr(spool(), field))
+def _now(spool: Callable[[], SpoolStatus], name: str) -> float:
+    return float(getattr(spool(), name))

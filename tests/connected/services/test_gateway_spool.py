@@ -164,6 +164,7 @@ def ids(bootstrap: str, topic: str) -> set[str]:
     return {json.loads(value)["id"] for value in values if value and TASK.encode() in value}
 
 
+@pytest.mark.slow
 def test_kills_while_kafka_is_there(kafka: Any, gateway: Any) -> None:
     """Killed three times under traffic with the broker up: every accepted id is on its topic."""
     ensure_topics(kafka.bootstrap)
