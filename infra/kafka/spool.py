@@ -149,10 +149,11 @@ class Spool:
         """Note that everything before this sequence number is delivered, and delete what nobody needs."""
         if before == self.confirmed:
             return
-        self.confirmed = before
-        os.pwrite(self._position, _POSITION.pack(before, zlib.crc32(before.to_bytes(8, "little"))), 0)
+        # deleting comes first: on a full disk it makes the room that the position may need
         while len(self._segments) > 1 and self._segments[1].first <= before:
             self._delete(self._segments[0])
+        os.pwrite(self._position, _POSITION.pack(before, zlib.crc32(before.to_bytes(8, "little"))), 0)
+        self.confirmed = before
 
     def sync(self) -> None:
         """Have the disk itself keep everything appended so far: a power loss takes only what came later."""

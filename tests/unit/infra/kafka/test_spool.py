@@ -243,6 +243,27 @@ def test_a_full_disk_refuses_and_keeps_what_was_taken(tmp_path: Path, monkeypatc
     again.close()
 
 
+def test_a_full_disk_is_freed_by_what_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even the position can be written, confirmed segments go all the same, and the start is after them."""
+    spool = Spool(tmp_path, MIB, segment_bytes=1000)
+    written = fill(spool, 30)
+    second = int(segments(tmp_path)[1].stem)
+
+    def pwrite(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OSError, match="No space left"):
+            spool.confirm(second)
+    assert int(segments(tmp_path)[0].stem) == second
+    abandon(spool)
+    again = Spool(tmp_path, MIB)
+    assert again.confirmed == second
+    assert values(again, second) == written[second:]
+    again.close()
+
+
 def test_sync_keeps_every_segment_and_closes_the_complete_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file that changed is synced once; files of complete segments are not kept open."""
     spool = Spool(tmp_path, MIB, segment_bytes=500)
