@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     gateway_port: Port = 8080
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    spool_max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
+        1024, description="MiB on disk for the gateway's events that Kafka has not confirmed"
+    )
     mirror_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(4, description="shadow requests at once")
     upstream_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     gateway_max_body_mb: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="larger requests get a 413")

@@ -67,19 +67,14 @@ def adapter_name(task: str, number: int, weights_sha256: str) -> str:
 
 
 # Patterns, not Python functions: every event of the hot path is held to them by pydantic's own core.
-EventId = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$", to_lower=True
-    ),
-]
-AdapterName = Annotated[
-    str, StringConstraints(pattern=r"^(base|[a-z0-9][a-z0-9-]{0,62}@v[1-9][0-9]{0,8}-[0-9a-f]{8})$")
-]
+_EVENT_ID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
+_ADAPTER = rf"^({BASE}|[a-z0-9][a-z0-9-]{{0,62}}@v[1-9][0-9]{{0,8}}-[0-9a-f]{{8}})$"
+EventId = Annotated[str, StringConstraints(pattern=_EVENT_ID, to_lower=True)]
+AdapterName = Annotated[str, StringConstraints(pattern=_ADAPTER)]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME.pattern)]
 ALLOWED = {
-    EventId.__metadata__[0].pattern: "a UUIDv7 in text form",
-    AdapterName.__metadata__[0].pattern: "'base' or <task>@v<number>-<8 hex digits>",
-    TaskName.__metadata__[0].pattern: "lower-case letters, digits and hyphens, at most 63",
+    _EVENT_ID: "a UUIDv7 in text form",
+    _ADAPTER: "'base' or <task>@v<number>-<8 hex digits>",
+    TASK_NAME.pattern: "lower-case letters, digits and hyphens, at most 63",
 }
 """What each pattern means, for messages."""

@@ -40,12 +40,14 @@ def run_gateway(s: Settings) -> None:
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
     keys = wiring.keyring(s)
+    publisher = wiring.spooled_publisher(s, "gateway")
     serve(
         s.tasks,
         base_model=s.base_model,
         upstreams=s.vllm,
         bootstrap=s.kafka,
-        publisher=wiring.publisher(s, "ratchet-gateway"),
+        publisher=publisher,
+        spool=publisher.status,
         host=s.gateway_host,
         port=s.gateway_port,
         keys=keys,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.judge import JudgeClient
     from ratchet.infra.kafka.publisher import KafkaPublisher
+    from ratchet.infra.kafka.spooled import SpooledPublisher
     from ratchet.infra.keys import KeyFile, Keyring
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
@@ -59,6 +60,19 @@ def publisher(s: Settings, client_id: str) -> KafkaPublisher:
     from ratchet.infra.kafka.publisher import KafkaPublisher
 
     return KafkaPublisher(s.kafka, s.idempotence, client_id)
+
+
+def spooled_publisher(s: Settings, process: str) -> SpooledPublisher:
+    """Make a producer that keeps events on disk until Kafka has them, in ``<home>/spool/<process>``.
+
+    Raises:
+        StartError: the folder cannot be written, or another process has it.
+    """
+    from ratchet.infra.kafka.spool import Spool
+    from ratchet.infra.kafka.spooled import SpooledPublisher
+
+    spool = Spool(s.home / "spool" / process, s.spool_max_mb * 2**20)
+    return SpooledPublisher(s.kafka, s.idempotence, f"ratchet-{process}", spool)
 
 
 def vllm(s: Settings) -> VllmClient:

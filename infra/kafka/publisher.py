@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -19,8 +20,8 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 
-Refused = Callable[[str, bytes | None, bytes], None]
-"""Takes topic, key and value of a record that the broker did not take in time."""
+Settled = Callable[[int, KafkaError | None], None]
+"""Takes the number that a record was sent with, and None once it is delivered, else why not."""
 
 
 class Publisher(Protocol):
@@ -60,7 +61,7 @@ class KafkaPublisher:
         delivery_timeout_s: float = 120.0,
         queue_records: int = 100_000,
         linger_ms: float = 5.0,
-        refused: Refused | None = None,
+        settled: Settled | None = None,
     ) -> None:
         """Connect in the background; a broker that is away shows at `flush`.
 
@@ -68,10 +69,11 @@ class KafkaPublisher:
             bootstrap: ``host:port[,host:port…]``.
             idempotence: ask the broker to drop the client's own repeats; the embedded broker cannot.
             client_id: what the broker's log calls this producer.
-            delivery_timeout_s: seconds until an undelivered record counts as failed.
+            delivery_timeout_s: seconds until an undelivered record counts as failed; 0: never.
             queue_records: records that may wait here; more raise `BrokerError`.
             linger_ms: how long a batch may wait for company.
-            refused: takes failed records instead of this object's own list, e.g. a spool on disk.
+            settled: hears of every record that was sent with a number, in the client's thread. Its
+                owner has the bytes, so such a record is not kept here when it fails.
         """
         settings: dict[str, Any] = connection(bootstrap, client_id) | {
             "enable.idempotence": idempotence,
@@ -90,7 +92,7 @@ class KafkaPublisher:
         self.delivered = 0
         self.failed = 0
         self._refused: deque[tuple[str, bytes | None, bytes]] = deque()
-        self._take_refused = refused
+        self._settled = settled
         self._away = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -106,14 +108,17 @@ class KafkaPublisher:
         topic, key = route(event)
         self.send(topic.name, key.encode(), event.to_bytes())
 
-    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
-        """Hand over one record as it is; see `Publisher.send`."""
+    def send(self, topic: str, key: bytes | None, value: bytes, number: int | None = None) -> None:
+        """Hand over one record as it is; see `Publisher.send`. With a ``number``, `Settled` hears of it."""
         if self._closed.is_set():
             raise BrokerError("the publisher is closed")
         if len(value) > (limit := record_limit(topic)):
             raise InvalidEvent(f"{topic}: {len(value)} bytes; allowed: {limit}")
         try:
-            self._producer.produce(topic, value=value, key=key)
+            if number is None:
+                self._producer.produce(topic, value=value, key=key)
+            else:
+                self._producer.produce(topic, value=value, key=key, on_delivery=partial(self._delivery, number=number))
         except BufferError:
             raise BrokerError(f"{topic}: Kafka does not keep up, {len(self._producer)} records wait already") from None
         except KafkaException as error:
@@ -126,21 +131,23 @@ class KafkaPublisher:
         with self._lock:
             return left + len(self._refused)
 
-    def close(self) -> None:
-        """Flush for up to ten seconds and stop; what stays undelivered is logged."""
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Flush for up to ``timeout_s`` seconds and stop; what stays undelivered is logged."""
         if self._closed.is_set():
             return
-        left = self.flush(10.0)
+        left = self.flush(timeout_s)
         self._closed.set()
         self._poller.join(timeout=2.0)
-        if left:
+        if left and self._settled is None:
             log.error("closed with %d records undelivered", left)
 
     def _poll(self) -> None:
         while not self._closed.is_set():
             self._producer.poll(0.1)
 
-    def _delivery(self, error: KafkaError | None, message: Message) -> None:
+    def _delivery(self, error: KafkaError | None, message: Message, number: int | None = None) -> None:
+        if number is not None and self._settled is not None:
+            self._settled(number, error)
         if error is None:
             self.delivered += 1
             if self._away:
@@ -153,8 +160,7 @@ class KafkaPublisher:
         if not self._away:
             self._away = True
             log.error("%s: a record was not delivered and is kept: %s", topic, error.str())
-        if self._take_refused is not None:
-            self._take_refused(topic, key, value)
+        if number is not None:
             return
         with self._lock:
             self._refused.append((topic, key, value))

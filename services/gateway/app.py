@@ -13,6 +13,7 @@ from datetime import datetime
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.schemas.keys import KeyScope
@@ -236,6 +237,7 @@ def create_app(
     *,
     keys: Keyring | None = None,
     checks: Checks | None = None,
+    spool: Callable[[], SpoolStatus] | None = None,
     now: Callable[[], datetime] = clock.now,
     new_id: Callable[[], str] = clock.new_id,
     monotonic: Callable[[], float] = time.perf_counter,
@@ -260,6 +262,7 @@ def create_app(
         routes: the routing tables, kept current by their owner.
         keys: who may do what; None, or none ever created: everyone may do everything.
         checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
+        spool: what the publisher's spool holds, where it has one: for the metrics.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
         monotonic: seconds that only grow.
@@ -274,7 +277,7 @@ def create_app(
         keys_poll_s: seconds between looks at the key file.
         redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
     """
-    metrics = Metrics()
+    metrics = Metrics(spool)
     emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics))
     sources = Sources(now, new_id, monotonic, base_model)
     servers = Upstreams(

@@ -30,7 +30,7 @@ class Emitter:
         """Hand over an event whose sender waits for the answer and can send it again.
 
         Raises:
-            BrokerError: the queue is full; nothing was taken.
+            BrokerError: the queue or the spool is full; nothing was taken.
             InvalidEvent: the event is larger than Kafka takes.
         """
         self._publisher.publish(self._redact(event))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ratchet.infra.kafka.spooled import SpoolStatus
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -11,8 +16,12 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 class Metrics:
     """Counters and histograms; adapters and stages are few, so they may be labels."""
 
-    def __init__(self) -> None:
-        """Register everything in a fresh registry, so that two apps in one process do not collide."""
+    def __init__(self, spool: Callable[[], SpoolStatus] | None = None) -> None:
+        """Register everything in a fresh registry, so that two apps in one process do not collide.
+
+        Args:
+            spool: what the publisher's spool holds now, asked at each exposition; None: there is no spool.
+        """
         self.registry = registry = CollectorRegistry()
         # Every request to an inference endpoint that was answered, by what the client was told.
         self.requests = Counter("ratchet_requests", "Answered HTTP requests", ["path", "code"], registry=registry)
@@ -42,7 +51,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        # Events that the publisher took, and those it refused (its queue was full): the second should be 0.
+        # Events that the publisher took, and those it refused (its spool is at its limit, or the disk
+        # is full): the second should be 0.
         self.published = Counter("ratchet_events_published", "Events handed to Kafka", ["topic"], registry=registry)
         self.dropped = Counter("ratchet_events_dropped", "Events lost", ["topic"], registry=registry)
         for topic in ("inference", "feedback", "shadow"):
@@ -59,6 +69,16 @@ class Metrics:
         self.spans = Counter("ratchet_spans", "Spans by outcome", ["outcome"], registry=registry)
         for outcome in ("taken", "ignored", "rejected"):
             self.spans.labels(outcome)
+        # Events on disk on their way to Kafka. Waiting ones pile up while Kafka is away; lost ones (damaged
+        # on disk, or refused by Kafka for good) should be 0.
+        if spool is not None:
+            for name, text in (
+                ("bytes", "Size of the spool on disk"),
+                ("records", "Events in the spool that Kafka has not confirmed yet"),
+                ("lost", "Events of the spool that were damaged on disk or refused by Kafka for good"),
+            ):
+                gauge = Gauge(f"ratchet_spool_{name}", text, registry=registry)
+                gauge.set_function(partial(_now, spool, name))
         # Copies for the candidate: now waiting or running, done, and left out under load.
         self.mirrors_in_flight = Gauge(
             "ratchet_mirrors_in_flight", "Mirrored requests waiting or running", registry=registry
@@ -69,3 +89,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """All of them in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _now(spool: Callable[[], SpoolStatus], name: str) -> float:
+    return float(getattr(spool(), name))

@@ -6,13 +6,14 @@ import ipaddress
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 import uvicorn
 
 from ratchet.infra.kafka.admin import wait_for_broker
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.kafka.tail import Tail
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
@@ -36,6 +37,7 @@ def serve(
     bootstrap: str,
     publisher: Publisher,
     keys: Keyring,
+    spool: Callable[[], SpoolStatus] | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     upstream_timeout_s: float = 120.0,
@@ -54,6 +56,7 @@ def serve(
         bootstrap: Kafka's bootstrap servers, for the routing tables.
         publisher: takes the events; closed at the end.
         keys: who may do what; followed while the gateway runs.
+        spool: what the publisher's spool holds, where it has one.
         host: the address to listen on; one that other machines reach needs a key.
         port: the port to listen on.
         upstream_timeout_s: the longest silence of a model server.
@@ -77,6 +80,7 @@ def serve(
         routes,
         keys=keys,
         checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
+        spool=spool,
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
         max_body_bytes=max_body_bytes,

@@ -1,4 +1,4 @@
-"""One contract for every publisher: the fake that ships and Kafka behind librdkafka."""
+"""One contract for every publisher: the fake that ships, Kafka behind librdkafka, and the spool before it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES
+from ratchet.infra.kafka.frames import encode
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher, Publisher
+from ratchet.infra.kafka.spool import Spool
+from ratchet.infra.kafka.spooled import SpooledPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Feedback
-from ratchet.schemas.topics import FEEDBACK
+from ratchet.schemas.topics import FEEDBACK, route
 
 Record = tuple[bytes | None, bytes | None]
 
@@ -47,9 +50,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield bootstrap
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.connected)])
+CONNECTED = [pytest.param(name, marks=pytest.mark.connected) for name in ("kafka", "spooled")]
+
+
+@pytest.fixture(params=["memory", *CONNECTED])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
-    """The fake, then Kafka."""
+    """The fake, then Kafka, then Kafka behind a spool."""
     if request.param == "memory":
         yield Case(
             _memory, _memory_away, _memory_back, lambda p, topic: [(k, v) for t, k, v in p.records if t == topic]
@@ -64,6 +70,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
             supervisor.start(Child("kafka", broker_command(port), tmp_path / "broker.log", BrokerProbe(elsewhere)))
             ensure_topics(elsewhere)
 
+        if request.param == "spooled":
+            yield _spooled(bootstrap, elsewhere, come_back, tmp_path)
+            return
         yield Case(
             make=lambda **options: KafkaPublisher(bootstrap, False, "contract", **options),
             make_away=lambda **options: KafkaPublisher(
@@ -74,6 +83,28 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
                 (r.key, r.value) for r in read_all(elsewhere if p.failed else bootstrap, topic) if r.value
             ],
         )
+
+
+def _spooled(bootstrap: str, elsewhere: str, come_back: Callable[[Any], None], folder: Path) -> Case:
+    """Its queue is the disk, bounded in bytes: here in records of the length that the tests publish."""
+    where = bootstrap
+
+    def make() -> Publisher:
+        return SpooledPublisher(bootstrap, False, "contract", Spool(folder / "spool", 2**26))
+
+    def make_away(queue_records: int = 1000) -> Publisher:
+        nonlocal where
+        where = elsewhere
+        event = comment(new_id(), "0")
+        topic, key = route(event)
+        frame = len(encode(0, topic.name, key.encode(), event.to_bytes()))
+        spool = Spool(folder / "spool", queue_records * (frame + 1))
+        return SpooledPublisher(elsewhere, False, "contract", spool, linger_ms=0)
+
+    def arrived(_: object, topic: str) -> list[Record]:
+        return [(record.key, record.value) for record in read_all(where, topic) if record.value]
+
+    return Case(make, make_away, come_back, arrived)
 
 
 def _memory(**options: Any) -> MemoryPublisher:

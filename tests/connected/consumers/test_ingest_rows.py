@@ -33,7 +33,7 @@ def store(clickhouse: str) -> Iterator[Store]:
 
 
 def stored(store: Store, table: str, task: str) -> list[dict[str, Any]]:
-    """What ClickHouse keeps, less the moment it did, JSON columns decoded (an explicit null says what its absence says)."""
+    """What ClickHouse keeps, less the moment it did, JSON columns decoded; an explicit null is as good as none."""
     rows = store.query_sql(f"SELECT * FROM ratchet.{table} WHERE task = {{task:String}} ORDER BY id", {"task": task})
     for one in rows:
         del one["ingested_at"]

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.schemas.errors import StartError
 from ratchet.schemas.events import Inference
 from ratchet.services.gateway.serve import listen
@@ -142,3 +143,15 @@ def test_a_taken_port_is_one_sentence() -> None:
 def test_with_a_key_the_world_may_be_listened_to() -> None:
     """Once a key was created any address will do."""
     listen("0.0.0.0", 0, keyed=True).close()
+
+
+def test_metrics_of_the_spool(serve: Any) -> None:
+    """Where events are spooled, its size, what waits in it and what was lost are read at each exposition."""
+    holds = [SpoolStatus(0, 0, 0), SpoolStatus(8_388_608, 7, 1)]
+    world = serve(spool=lambda: holds[-1])
+    text = httpx.get(f"{world.url}/metrics").text
+    assert "ratchet_spool_bytes 8.388608e+06" in text
+    assert "ratchet_spool_records 7.0" in text
+    assert "ratchet_spool_lost 1.0" in text
+    holds.pop()
+    assert "ratchet_spool_records 0.0" in httpx.get(f"{world.url}/metrics").text
