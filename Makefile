@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check contracts install clean
+.PHONY: demo test check contracts bench-ingest install clean
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -20,6 +20,9 @@ check: $(VENV)/.installed ## lint, types, import directions, packaging
 
 contracts: $(VENV)/.installed ## write the published JSON Schemas and the AsyncAPI document again
 	$(PY) -m ratchet.schemas.publish
+
+bench-ingest: $(VENV)/.installed ## ingest beside the bare loop, on the embedded parts; the last line is JSON
+	$(PY) tests/benchmarks/bench_ingest.py
 
 install: $(VENV)/.installed
 
