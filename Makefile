@@ -8,8 +8,9 @@ PY := $(VENV)/bin/python
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
 
+# Two processes, a file at a time: half of the connected tests' time is waiting for brokers' timeouts.
 test: $(VENV)/.installed ## the test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed ## lint, types, import directions, packaging
 	$(VENV)/bin/ruff check .
