@@ -35,21 +35,21 @@ LOOK_BACK = timedelta(days=1)
 
 def run_gateway(s: Settings) -> None:
     """Serve the gateway until SIGTERM or SIGINT."""
-    from ratchet.services.gateway.serve import serve
+    from ratchet.services.gateway.serve import listen, serve
 
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
     keys = wiring.keyring(s)
+    listener = listen(s.gateway_host, s.gateway_port, keyed=keys.keys is not None)
     publisher = wiring.spooled_publisher(s, "gateway")
     serve(
         s.tasks,
         base_model=s.base_model,
         upstreams=s.vllm,
         bootstrap=s.kafka,
+        listener=listener,
         publisher=publisher,
         spool=publisher.status,
-        host=s.gateway_host,
-        port=s.gateway_port,
         keys=keys,
         upstream_timeout_s=s.upstream_timeout_s,
         mirror_concurrency=s.mirror_concurrency,

@@ -35,11 +35,10 @@ def serve(
     base_model: str,
     upstreams: Sequence[str],
     bootstrap: str,
+    listener: socket.socket,
     publisher: Publisher,
     keys: Keyring,
     spool: Callable[[], SpoolStatus] | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8080,
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
     max_body_bytes: int = 16 * 2**20,
@@ -54,22 +53,17 @@ def serve(
         base_model: the base model's served name.
         upstreams: the model servers' addresses, without ``/v1``.
         bootstrap: Kafka's bootstrap servers, for the routing tables.
+        listener: from `listen`; closed at the end.
         publisher: takes the events; closed at the end.
         keys: who may do what; followed while the gateway runs.
         spool: what the publisher's spool holds, where it has one.
-        host: the address to listen on; one that other machines reach needs a key.
-        port: the port to listen on.
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: mirrored requests that run at once.
         max_body_bytes: larger requests get a 413.
         body_timeout_s: the most seconds that a request's body may take.
         keep_alive_s: how long an idle connection is kept.
         redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
-
-    Raises:
-        StartError: the address is refused or taken.
     """
-    listener = listen(host, port, keyed=keys.keys is not None)
     routes = RoutingTables()
     tail = Tail(bootstrap, ROLLOUT, routes.apply)
     app = create_app(

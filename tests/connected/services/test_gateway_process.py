@@ -25,12 +25,15 @@ from ratchet.schemas.events import Rollout
 PATIENCE_S = 30.0
 SCRIPT = """
 import sys
+from pathlib import Path
 from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.keys import KeyFile, Keyring
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.gateway.serve import serve
+from ratchet.services.gateway.serve import listen, serve
 bootstrap, upstream, port, task = sys.argv[1:]
 serve({task: TaskPolicy()}, base_model="tiny", upstreams=[upstream], bootstrap=bootstrap,
-      publisher=KafkaPublisher(bootstrap, False, "test-gateway"), port=int(port))
+      listener=listen("127.0.0.1", int(port), keyed=False), keys=Keyring(KeyFile(Path("no such folder"))),
+      publisher=KafkaPublisher(bootstrap, False, "test-gateway"))
 """
 
 
