@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check contracts bench-ingest install clean
+.PHONY: demo test check contracts bench-gateway bench-ingest install clean
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -22,8 +22,11 @@ check: $(VENV)/.installed ## lint, types, import directions, packaging
 contracts: $(VENV)/.installed ## write the published JSON Schemas and the AsyncAPI document again
 	$(PY) -m ratchet.schemas.publish
 
+bench-gateway: $(VENV)/.installed ## the gateway with its logging on beside a bare pass-through; the last line is JSON
+	$(PY) tests/benchmarks/bench_gateway.py $(BENCH)
+
 bench-ingest: $(VENV)/.installed ## ingest beside the bare loop, on the embedded parts; the last line is JSON
-	$(PY) tests/benchmarks/bench_ingest.py
+	$(PY) tests/benchmarks/bench_ingest.py $(BENCH)
 
 install: $(VENV)/.installed
 
