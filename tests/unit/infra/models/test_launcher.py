@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.infra.models.launcher import VllmServer, known_rank, usable_cores
+from ratchet.infra.models.launcher import VllmServer, fast_dtype, known_rank, usable_cores
 
 
 def test_the_command_line_allows_adapters_at_runtime() -> None:
@@ -20,6 +20,17 @@ def test_the_command_line_allows_adapters_at_runtime() -> None:
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert env["PATH"] == "/bin"
     assert env["OMP_NUM_THREADS"] == str(usable_cores())
+
+
+@pytest.mark.parametrize(
+    ("features", "dtype"),
+    [("flags : fma avx2 avx512_bf16", "bfloat16"), ("Features : fp bf16 i8mm", "bfloat16"), ("fma avx2", "float32")],
+)
+def test_weights_have_the_dtype_that_the_processor_is_fast_at(tmp_path: Path, features: str, dtype: str) -> None:
+    """bfloat16 only where there are instructions for it, and float32 where nobody says."""
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{features}\n")
+    assert fast_dtype(tmp_path / "cpuinfo") == dtype
+    assert fast_dtype(tmp_path / "none") == "float32"
 
 
 def test_a_server_that_is_not_there_is_not_ready() -> None:
