@@ -287,7 +287,20 @@ def create_app(
         poll_s=poll_s,
         on_retry=metrics.retries.inc,
     )
-    mirror = Mirror(servers, emitter, metrics, sources, concurrency=mirror_concurrency, waiting=mirror_waiting)
+
+    def mirrored(task: str, rollout_id: str) -> bool:
+        table = routes.get(task)
+        return table is not None and table.rollout_id == rollout_id and table.mirror_bp > 0
+
+    mirror = Mirror(
+        servers,
+        emitter,
+        metrics,
+        sources,
+        concurrency=mirror_concurrency,
+        waiting=mirror_waiting,
+        wanted=mirrored,
+    )
     origins = Origins(recent_inferences)
     return Gateway(
         tasks,

@@ -7,6 +7,7 @@ under load the mirror gives way first, users never do. Streams are mirrored as w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ratchet.schemas.errors import ModelError
 from ratchet.services.gateway.answers import read_answer
@@ -30,8 +31,10 @@ class Mirror:
         *,
         concurrency: int,
         waiting: int,
+        wanted: Callable[[str, str], bool] = lambda _task, _rollout_id: True,
     ) -> None:
-        """Know where copies go; nothing runs yet."""
+        """Know where copies go, and whether a task's rollout still wants one; nothing runs yet."""
+        self._wanted = wanted
         self._upstreams = upstreams
         self._emitter = emitter
         self._metrics = metrics
@@ -56,6 +59,9 @@ class Mirror:
 
     async def _copy(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
         async with self._places:
+            if not self._wanted(ask.task, rollout_id):
+                self._metrics.mirrors_skipped.inc()  # aborted, or past its shadow stage, while this copy waited
+                return
             attempt = Attempt(self._sources, Leg(candidate, "canary"))
             status: Status = "ok"
             answer, problem = NOTHING, None

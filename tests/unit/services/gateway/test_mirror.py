@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from ratchet.schemas.events import Inference, Shadow
+from ratchet.services.gateway.metrics import Metrics
+from ratchet.services.gateway.mirror import Mirror
 
 CANDIDATE = "support@v2-bbbbbbbb"
 
@@ -76,3 +79,17 @@ def test_nothing_is_mirrored_that_should_not_be(world: Any) -> None:
     world.peer.faults = {"tiny": 500, "support@v1-aaaaaaaa": 500}
     assert ask(world).status_code == 502
     assert [body["model"] for body in world.peer.requests].count(CANDIDATE) == 0
+
+
+async def test_copies_that_waited_past_their_rollout_are_left_out() -> None:
+    """After an abort no copy that was still in the queue reaches the candidate; it is counted as left out."""
+    metrics, asked = Metrics(), []
+    sent: Any = None
+    mirror = Mirror(
+        sent, sent, metrics, sent, concurrency=1, waiting=5, wanted=lambda task, rollout: asked.append((task, rollout))
+    )
+    for _ in range(3):
+        mirror.send(SimpleNamespace(task="support"), CANDIDATE, "i", "r")  # type: ignore[arg-type]
+    await mirror.close(5)
+    assert asked == [("support", "r")] * 3
+    assert "ratchet_mirrors_skipped_total 3.0" in metrics.exposition().decode()
