@@ -61,7 +61,7 @@ async def completion(
     check: Check,
     *,
     system_prompt: str | None = None,
-    concurrency: int = 16,
+    concurrency: int = 32,
     max_tokens: int = 256,
 ) -> Completion:
     """Ask every held-out prompt once, greedily, and check the answers.

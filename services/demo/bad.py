@@ -13,7 +13,7 @@ from ratchet.infra.settings import Settings
 from ratchet.services.demo.desk import TASK
 from ratchet.trainers import dataset as datasets
 
-MAX_PAIRS = 24
+MAX_PAIRS = 16
 """Enough to unlearn a format (docs/experiments.md); the good adapter gets all pairs."""
 
 

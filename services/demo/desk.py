@@ -38,16 +38,16 @@ class Answered:
 
 
 class Desk:
-    """Sends conversations through the gateway, ``concurrency`` at a time."""
+    """Sends conversations through the gateway: a list of them ``concurrency`` at a time, a steady stream by ``users``."""
 
-    def __init__(self, gateway: str, concurrency: int = 16) -> None:
+    def __init__(self, gateway: str, concurrency: int = 32, users: int = 16) -> None:
         import httpx
         from openai import AsyncOpenAI
 
         self.tally = Tally()
         self._client = AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", max_retries=2, timeout=120)
         self._http = httpx.AsyncClient(base_url=gateway, timeout=30)
-        self._concurrency = concurrency
+        self._users = users
         self._slots = asyncio.Semaphore(concurrency)
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class Desk:
         return len(results), sum(answered.good for answered in results)
 
     async def ask_until(self, finished: asyncio.Event, seed: int, progress: Callable[[int], None]) -> None:
-        """Keep ``concurrency`` users asking, each once done a new one, until ``finished`` is set."""
+        """Keep the users asking, each once done a new one, until ``finished`` is set."""
         stream = _endless(seed)
 
         async def user() -> None:
@@ -112,7 +112,7 @@ class Desk:
                 await self.say(await self.ask(next(stream)))
                 progress(len(self.tally.inference_ids))
 
-        await asyncio.gather(*(user() for _ in range(self._concurrency)))
+        await asyncio.gather(*(user() for _ in range(self._users)))
 
 
 def _endless(seed: int) -> Iterator[Conversation]:

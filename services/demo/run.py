@@ -29,7 +29,7 @@ from ratchet.services.demo.watch import NotObserved, Watch
 from ratchet.services.rules.pair_summary import summary
 from ratchet.services.stack import Stack
 
-N_TRAIN, N_HELDOUT = 48, 40
+N_TRAIN, N_HELDOUT = 40, 32
 TRAINING_LIMIT_S, ROLLOUT_LIMIT_S = 420.0, 420.0
 
 

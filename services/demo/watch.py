@@ -15,8 +15,8 @@ from ratchet.schemas.errors import RatchetError
 from ratchet.schemas.rows import instant
 from ratchet.services.demo.desk import TASK
 
-POLL_S = 0.5
-ENDING_S, ENDING_TRIES = 7.0, 5
+POLL_S = 1.0
+ENDING_S, ENDING_TRIES = 4.0, 9
 """How long between two looks at requests that are ending, and how often at most."""
 
 
