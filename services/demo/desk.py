@@ -38,7 +38,7 @@ class Answered:
 
 
 class Desk:
-    """Sends conversations through the gateway: a list of them ``concurrency`` at a time, a steady stream by ``users``."""
+    """Sends conversations through the gateway: a list ``concurrency`` at a time, a steady stream by ``users``."""
 
     def __init__(self, gateway: str, concurrency: int = 32, users: int = 16) -> None:
         import httpx
