@@ -134,7 +134,7 @@ class Gateway:
             await send_json(send, code, refused.body(), refused.headers)
         except Gone:
             code = 499
-        self._metrics.requests.labels(path if path in self._handlers else "other", str(code)).inc()
+        self._metrics.requests_of(path if path in self._handlers else "other", str(code)).inc()
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         return await read_body(headers, receive, self._max_body_bytes, self._body_timeout_s)

@@ -34,7 +34,7 @@ class Emitter:
             InvalidEvent: the event is larger than Kafka takes.
         """
         self._publisher.publish(self._redact(event))
-        self._metrics.published.labels(_topic(event)).inc()
+        self._metrics.published_of(_topic(event)).inc()
 
     def emit(self, event: Event) -> None:
         """Hand over an event that nobody waits for; one that is not taken is dropped, and counted."""

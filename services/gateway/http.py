@@ -19,6 +19,7 @@ Headers = dict[bytes, bytes]
 Pairs = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+_WATCH_AFTER_S = 0.01
 
 
 class Gone(Exception):
@@ -102,7 +103,8 @@ class Line:
     """The line to the client: cancels the request's task when the client hangs up before its answer is complete.
 
     Used as ``async with Line(receive) as line``; the task sees a CancelledError at its present
-    await, may note what it has, re-raises, and the block swallows it.
+    await, may note what it has, re-raises, and the block swallows it. The watch begins after a
+    moment: most failures answer sooner, and so do instant model servers, which need no task for it.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -111,14 +113,18 @@ class Line:
         self.complete = False
         """Set just before the answer's last bytes are sent: from then on nobody is cancelled."""
         self.hung_up = False
+        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Line:
-        """Start watching."""
+        """Watch from a moment later on; a hang-up before that is seen then."""
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watch = asyncio.create_task(self._wait())
+        self._start = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
         return self
+
+    def _begin(self) -> None:
+        self._watch = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -131,5 +137,7 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """Stop watching; swallow the cancellation that came from the hang-up, and no other."""
-        self._watch.cancel()
+        self._start.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         return self.hung_up and kind is asyncio.CancelledError and self._task.uncancel() == 0

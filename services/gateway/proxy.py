@@ -217,6 +217,6 @@ class Proxy:
         if status in ("error", "timeout"):
             self._metrics.errors.labels(leg.adapter, leg.stage, status).inc()
         elif status == "ok":
-            self._metrics.latency.labels(leg.adapter, leg.stage).observe(event.latency_ms / 1000)
+            self._metrics.latency_of(leg.adapter, leg.stage).observe(event.latency_ms / 1000)
             if attempt.ttft_ms is not None:
                 self._metrics.ttft.labels(leg.adapter, leg.stage).observe(attempt.ttft_ms / 1000)

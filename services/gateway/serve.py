@@ -88,6 +88,7 @@ def serve(
         lifespan="on",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # nothing here asks for the client's address
         server_header=False,
         timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=_SHUTDOWN_S,
