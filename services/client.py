@@ -7,7 +7,7 @@ says what came of them, and logs calls of models that the gateway did not serve:
     ratchet.feedback(inference_id, thumb=True)
 
 An event is checked where it is said and queued; a thread sends it, again where that must be. A call
-costs some microseconds, whatever the network does. The queue is bounded: without room new events are
+XX. The queue is bounded: without room new events are
 dropped, counted in ``dropped`` and logged, unless ``wait_s`` lets a call wait. What the gateway refuses
 is counted in ``refused``, logged, and handed to ``on_error``. Events are idempotent by their ids, so
 nothing counts twice. `flush` waits for the rest; the interpreter's exit does so by itself for
@@ -234,12 +234,13 @@ class AsyncClient(_Sender):
         """Wait until every event is settled, at most that long; returns how many are not."""
         self._outbox.hurry()
         deadline = time.monotonic() + timeout_s
-        while (left := self._outbox.waiting) and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread tells
+        # the thread that sends knows no event loop that it could tell
+        while self._outbox.waiting and not self._outbox.closed and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
-        return left
+        return self._outbox.waiting
 
     async def close(self, timeout_s: float = 10.0) -> int:
-        """Flush for a last time and stop; returns how many events were not sent."""
+        """Flush for a last time and stop; see `Client.close`."""
         await self.flush(timeout_s)
         return self._outbox.close()
 

@@ -63,7 +63,7 @@ class Http:
         Raises:
             InvalidEvent: names the field.
         """
-        whole = {"task": _ANY_TASK, "at": clock.now(), "source": self.source} | said
+        whole = {"task": _ANY_TASK, "at": clock.now(), "source": self.source, **said}
         return Parcel(checked(Feedback, whole).id, FEEDBACK, orjson.dumps(said))
 
     def connect(self) -> HttpLink:

@@ -117,12 +117,12 @@ class KafkaLink:
         with self._ended:
             self._ended.wait_for(lambda: len(self._ends) >= sent)
             failed = {number: error for number, error in self._ends.items() if error is not None}
-        for number, error in failed.items():
-            if error.code() in REFUSED_FOR_GOOD:
-                refused[number] = f"Kafka: {error.str()}"
+        for number, failure in failed.items():
+            if failure.code() in REFUSED_FOR_GOOD:
+                refused[number] = f"Kafka: {failure.str()}"
             else:
                 again.append(number)
-                problem = f"Kafka: {error.str()}"
+                problem = f"Kafka: {failure.str()}"
         return Outcome(tuple(sorted(again)), refused, problem)
 
     def close(self) -> None:

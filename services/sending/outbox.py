@@ -80,7 +80,7 @@ class Outbox:
         self._linger_s = linger_s
         self.exit_timeout_s = exit_timeout_s
         self._on_error = on_error
-        self._closed = False
+        self.closed = False
         self.start_over()
         _LIVE.add(self)
 
@@ -126,7 +126,7 @@ class Outbox:
         return False
 
     def _take(self, parcel: Parcel) -> bool:
-        if self._closed:
+        if self.closed:
             raise RuntimeError("the client is closed; allowed: events before close() or the end of its with block")
         size = len(parcel.body)
         if len(self._waiting) >= self._queue_events or self._bytes + size > self._queue_bytes:
@@ -152,7 +152,7 @@ class Outbox:
         with self._changed:
             self._flushing += 1
             self.hurry()
-            self._changed.wait_for(lambda: self._closed or not self._waiting, timeout_s)
+            self._changed.wait_for(lambda: self.closed or not self._waiting, timeout_s)
             self._flushing -= 1
             return len(self._waiting)
 
@@ -160,7 +160,7 @@ class Outbox:
         """Take and send nothing more; returns how many events were still waiting, and logs that."""
         with self._changed:
             left = len(self._waiting)
-            first, self._closed = not self._closed, True
+            first, self.closed = not self.closed, True
             self._changed.notify_all()
         _LIVE.discard(self)
         if first and left:
@@ -197,18 +197,18 @@ class Outbox:
     def _next(self, link: Link, most: int) -> list[Parcel]:
         """Wait for events and give the next batch, which stays in the queue; nothing once the queue is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self.closed)
             self._changed.wait_for(self._no_linger, self._linger_s)
             self._hurry = False
-            return [] if self._closed else list(islice(self._waiting, link.fit(self._waiting, most)))
+            return [] if self.closed else list(islice(self._waiting, link.fit(self._waiting, most)))
 
     def _no_linger(self) -> bool:
         full = len(self._waiting) >= BATCH_EVENTS or self._bytes >= BATCH_BYTES
-        return full or self._closed or self._flushing > 0
+        return full or self.closed or self._flushing > 0
 
     def _rest(self, seconds: float, asked: bool) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or (self._hurry and not asked), seconds)
+            self._changed.wait_for(lambda: self.closed or (self._hurry and not asked), seconds)
 
     def _settle(self, batch: list[Parcel], outcome: Outcome) -> None:
         back = [batch[index] for index in outcome.again]
@@ -231,7 +231,7 @@ class Outbox:
             return
         try:
             self._on_error(rejected)
-        except Exception:  # noqa: BLE001 - the app's own code: its fault must not end the sending
+        except Exception:  # the app's own code: its fault must not end the sending
             log.exception("on_error failed")
 
 

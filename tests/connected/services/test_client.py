@@ -82,9 +82,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 
     def start() -> None:
         if not running:
-            running.append(
-                subprocess.Popen([sys.executable, "-c", GATEWAY, bootstrap, str(gateway_port), str(folder)])
-            )
+            running.append(subprocess.Popen([sys.executable, "-c", GATEWAY, bootstrap, str(gateway_port), str(folder)]))
 
     with Supervisor(grace_s=0.1) as supervisor:
         supervisor.start(Child("kafka", broker_command(port), folder / "broker.log", BrokerProbe(bootstrap)))
