@@ -6,14 +6,13 @@ says what came of them, and logs calls of models that the gateway did not serve:
     ratchet = Client("http://gateway:8080", api_key="rk_…", task="support")
     ratchet.feedback(inference_id, thumb=True)
 
-An event is checked where it is said and queued; a thread sends it, again where that must be. A call
-XX. The queue is bounded: without room new events are
-dropped, counted in ``dropped`` and logged, unless ``wait_s`` lets a call wait. What the gateway refuses
-is counted in ``refused``, logged, and handed to ``on_error``. Events are idempotent by their ids, so
-nothing counts twice. `flush` waits for the rest; the interpreter's exit does so by itself for
-``exit_timeout_s``. A process that ends without it (a signal's default action, ``os._exit``, children of
-`multiprocessing`) must call `close` itself. Forked workers (gunicorn, uWSGI) may share a client that
-was made before the fork: each gets a queue and connections of its own.
+An event is checked where it is said and queued; a thread sends it, again where that must be. The queue
+is bounded: without room new events are dropped, counted in ``dropped`` and logged, unless ``wait_s`` lets
+a call wait. What the gateway refuses is counted in ``refused``, logged, and handed to ``on_error``. Events
+are idempotent by their ids, so nothing counts twice. `flush` waits for the rest; the interpreter's exit
+does so by itself for ``exit_timeout_s``. A process that ends without it (a signal's default action,
+``os._exit``, children of `multiprocessing`) must call `close` itself. Forked workers (gunicorn, uWSGI) may
+share a client that was made before the fork: each gets a queue and connections of its own.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, data, dlq, keys, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, cost, data, dlq, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -25,6 +25,7 @@ for command in (*operate.COMMANDS, *training.COMMANDS):
 for name, group in (
     *data.APPS,
     ("pairs", pairs.app),
+    ("cost", cost.app),
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
