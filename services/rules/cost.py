@@ -42,6 +42,7 @@ class PriceList:
         """
         self._models = models
         self._tasks = {name: policy.price for name, policy in tasks.items() if policy.price}
+        self._any = bool(self._models or self._tasks)
 
     def of(self, task: str, adapter: str, base_model: str) -> Price | None:
         """Find what counts for a call: its task's price, else its adapter's, else its base model's."""
@@ -49,7 +50,7 @@ class PriceList:
 
     def price(self, event: Event) -> Event:
         """Give an inference or a shadow answer its cost, where it names none and it is known."""
-        if not isinstance(event, Inference | Shadow) or event.cost_usd is not None:
+        if not self._any or not isinstance(event, Inference | Shadow) or event.cost_usd is not None:
             return event
         price = self.of(event.task, event.adapter, event.base_model)
         cost = cost_usd(price, event.prompt_tokens, event.completion_tokens)

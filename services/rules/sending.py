@@ -16,6 +16,8 @@ from ratchet.infra.kafka.backoff import backoff_s
 
 LONGEST_WAIT_S = 300.0
 """However long a server asks us to stay away, we look again after this."""
+TRIES = 8
+"""Failures in a row after which an event that a server cannot digest alone is given up: about a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Outcome:
     """How long the server asked us to wait."""
     smaller: bool = False
     """Together they were too large: fewer at once may pass."""
+    suspect: bool = False
+    """The server broke down over them (500): one of them may be why."""
 
 
 def fit(sizes: Iterable[int], most: int, most_bytes: int) -> int:
@@ -82,10 +86,23 @@ def read_answer(status: int, body: bytes, n: int, asked_s: float = 0.0) -> Outco
     named = _receipt(body, n)
     if status in (408, 429) or status >= 500:
         again = tuple(sorted(named)) if named is not None else everyone
-        return Outcome(again, problem=f"{status}: {_sentence(body)}", asked_s=asked_s)
+        return Outcome(again, problem=f"{status}: {_sentence(body)}", asked_s=asked_s, suspect=status == 500)
     if status == 400 and named is not None:
         return Outcome(refused=named)
     return Outcome(refused=dict.fromkeys(everyone, f"{status}: {_sentence(body)}"))
+
+
+def last_word(outcome: Outcome, n: int, failures: int) -> Outcome:
+    """Give up an event over which alone the server breaks down again and again: it would hold up all after it.
+
+    Args:
+        outcome: of this try.
+        n: events in it.
+        failures: tries in a row, before this one, that did not bring everything over.
+    """
+    if outcome.suspect and n == 1 and failures >= TRIES:
+        return Outcome(refused={0: f"{outcome.problem} ({failures + 1} tries)"})
+    return outcome
 
 
 def _receipt(body: bytes, n: int) -> dict[int, str] | None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from ratchet.services.rules.sending import Outcome, Parcel, wait_s
+from ratchet.services.rules.sending import Outcome, Parcel, last_word, wait_s
 
 log = logging.getLogger("ratchet.client")
 
@@ -177,9 +177,9 @@ class Outbox:
         try:
             failures, most = 0, BATCH_EVENTS
             while batch := self._next(link, most):
-                outcome = link.deliver(batch)
+                outcome = last_word(link.deliver(batch), len(batch), failures)
                 self._settle(batch, outcome)
-                most = len(batch) // 2 if outcome.smaller else BATCH_EVENTS
+                most = max(1, len(batch) // 2) if outcome.smaller or outcome.suspect else BATCH_EVENTS
                 if outcome.smaller:
                     continue
                 if not outcome.again:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.services.rules.sending import LONGEST_WAIT_S, fit, read_answer, retry_after_s, wait_s
+from ratchet.services.rules.sending import LONGEST_WAIT_S, TRIES, fit, last_word, read_answer, retry_after_s, wait_s
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -63,6 +63,15 @@ def test_too_large_together_is_tried_in_parts() -> None:
     """413 for several events asks for smaller batches."""
     assert read_answer(413, b"", 4).smaller
     assert len(read_answer(413, b"", 4).again) == 4
+
+
+def test_an_event_that_no_server_digests_is_given_up() -> None:
+    """Only a breakdown (500) over one event alone, again and again, ends in refusal; overload never does."""
+    broken, busy = read_answer(500, b"oops", 1), read_answer(503, b"busy", 1)
+    assert last_word(broken, 1, TRIES - 1) is broken
+    assert last_word(broken, 1, TRIES).refused == {0: f"500: oops ({TRIES + 1} tries)"}
+    assert last_word(broken, 2, 100) is broken
+    assert last_word(busy, 1, 100) is busy
 
 
 def test_retry_after_in_every_form() -> None:

@@ -149,6 +149,26 @@ def test_too_large_together_goes_in_halves_at_once(make: Make) -> None:
     assert link.tried() == ["c", "d"]
 
 
+def test_one_bad_event_does_not_hold_up_the_rest(make: Make) -> None:
+    """A batch over which the server breaks down is cut until the culprit stands alone and is given up; the rest leaves."""
+    outbox, link = make()
+    outbox.put(parcel("0"))
+    link.tried()
+    for name in "abcd":
+        outbox.put(parcel(name))
+    link.outcomes.put(Outcome())
+    while outbox.accepted + outbox.refused < 5:
+        try:
+            batch = link.batches.get(timeout=0.05)
+        except queue.Empty:
+            outbox.hurry()
+            continue
+        whole = Outcome(tuple(range(len(batch))), problem="500", suspect=True)
+        link.outcomes.put(whole if "c" in batch else Outcome())
+        outbox.hurry()
+    assert (outbox.accepted, outbox.refused, outbox.waiting) == (4, 1, 0)
+
+
 def test_a_full_batch_leaves_before_its_time(make: Make) -> None:
     """A batch waits for company until it is full, or somebody flushes, however long the linger."""
     outbox, link = make(linger_s=3600.0, queue_events=2 * BATCH_EVENTS, queue_bytes=10**6)
