@@ -20,6 +20,9 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 
+Settled = Callable[[int, KafkaError | None], None]
+"""Takes the number that a record was sent with, and None once it is delivered, else why not."""
+
 # Sending these again is of no use.
 REFUSED_FOR_GOOD = frozenset(
     {
@@ -29,9 +32,6 @@ REFUSED_FOR_GOOD = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
-
-Settled = Callable[[int, KafkaError | None], None]
-"""Takes the number that a record was sent with, and None once it is delivered, else why not."""
 
 
 class Publisher(Protocol):

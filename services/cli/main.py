@@ -25,11 +25,11 @@ for command in (*operate.COMMANDS, *training.COMMANDS):
 for name, group in (
     *data.APPS,
     ("pairs", pairs.app),
-    ("cost", cost.app),
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
     ("keys", keys.app),
+    ("cost", cost.app),
 ):
     app.add_typer(group, name=name)
 

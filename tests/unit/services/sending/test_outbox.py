@@ -150,7 +150,7 @@ def test_too_large_together_goes_in_halves_at_once(make: Make) -> None:
 
 
 def test_one_bad_event_does_not_hold_up_the_rest(make: Make) -> None:
-    """A batch over which the server breaks down is cut until the culprit stands alone and is given up; the rest leaves."""
+    """A batch over which the server breaks down is cut until the culprit is alone and given up; the rest leaves."""
     outbox, link = make()
     outbox.put(parcel("0"))
     link.tried()
