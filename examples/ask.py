@@ -6,8 +6,9 @@ python examples/ask.py  # in another
 
 import os
 
-import httpx
 from openai import OpenAI
+
+from ratchet.services.client import Client
 
 gateway = os.environ.get("GATEWAY", "http://127.0.0.1:8080")
 client = OpenAI(base_url=f"{gateway}/v1", api_key="none")
@@ -21,10 +22,10 @@ raw = client.chat.completions.with_raw_response.create(
 print(raw.parse().choices[0].message.content)
 print("served by", raw.headers["x-ratchet-adapter"], "in stage", raw.headers["x-ratchet-stage"])
 
-feedback = {
-    "task": "support",
-    "inference_id": raw.headers["x-ratchet-inference-id"],
-    "kind": "correction",
-    "value": '{"customer":"Ann Lee","product":"desk lamp","order":"48213","urgency":"high"}',
-}
-print(httpx.post(f"{gateway}/v1/feedback", json=feedback).raise_for_status().json())
+inference_id = raw.headers["x-ratchet-inference-id"]
+ticket = '{"customer":"Ann Lee","product":"desk lamp","order":"48213","urgency":"high"}'
+
+ratchet = Client(gateway)
+ratchet.feedback(inference_id, correction=ticket)  # queued: it never holds the app up
+
+print(f"{ratchet.flush()} feedback left, {ratchet.accepted} accepted")

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.events import explain
 from ratchet.schemas.ids import TaskName
-from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.policies import Price, TaskPolicy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
     base_model: str = "smollm2-135m-instruct"
     base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
+    prices: dict[Annotated[str, Field(min_length=1, max_length=256)], Price] = {}
+    """By the name of a base model, of an adapter or of the judge's model; without a price a cost is unknown."""
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 8080
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5

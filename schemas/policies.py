@@ -53,6 +53,13 @@ class JudgePolicy(Closed):
     min_labels: AtLeastOne = 50
 
 
+class Price(Closed):
+    """What a model's tokens cost, in USD a million. Both are named: a price that is not known is not 0."""
+
+    prompt_per_million: Annotated[float, Field(ge=0)]
+    completion_per_million: Annotated[float, Field(ge=0)]
+
+
 class PairingPolicy(Closed):
     """Which feedback becomes preference pairs."""
 
@@ -214,6 +221,8 @@ class TaskPolicy(Closed):
     """JSONL file of frozen held-out prompts, relative to ``ratchet.toml``."""
     max_tokens: AtLeastOne = 256
     """The longest answer that evaluation asks for; the app's own requests say theirs."""
+    price: Price | None = None
+    """Of this task's calls, over ``[prices]``: for a task with hardware or a contract of its own."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)

@@ -57,6 +57,7 @@ def run_gateway(s: Settings) -> None:
         body_timeout_s=s.gateway_body_timeout_s,
         keep_alive_s=s.gateway_keep_alive_s,
         redaction_salt=s.redaction_salt.get_secret_value(),
+        prices=s.prices,
     )
 
 

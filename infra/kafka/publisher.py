@@ -23,6 +23,16 @@ from ratchet.schemas.topics import route
 Settled = Callable[[int, KafkaError | None], None]
 """Takes the number that a record was sent with, and None once it is delivered, else why not."""
 
+# Sending these again is of no use.
+REFUSED_FOR_GOOD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+
 
 class Publisher(Protocol):
     """Sends events to their topics, at least once."""

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError
 
 from ratchet.infra.kafka.config import log, record_limit
 from ratchet.infra.kafka.frames import Entry
-from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.kafka.publisher import REFUSED_FOR_GOOD, KafkaPublisher
 from ratchet.infra.kafka.spool import Spool
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
@@ -26,13 +26,6 @@ from ratchet.schemas.topics import route
 _RETRY_S = 0.5
 _CLOSE_S = 2.0
 _FLUSH_POLL_S = 0.01
-# Sending these again is of no use, and they would keep the spool from ever getting empty.
-_FOR_GOOD = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_MSG,
-    KafkaError.INVALID_RECORD,
-    KafkaError.POLICY_VIOLATION,
-}
 
 
 class SpoolStatus(NamedTuple):
@@ -177,12 +170,12 @@ class SpooledPublisher:
     def _settled(self, sequence: int, error: KafkaError | None) -> None:
         """Hear from the client, in its thread, what became of a record."""
         with self._lock:
-            if error is None or error.code() in _FOR_GOOD:
+            if error is None or error.code() in REFUSED_FOR_GOOD:
                 self._flight_bytes -= self._flight.pop(sequence, 0)
             else:
                 self._failed.add(sequence)
                 self._direct = False
-            if error is not None and error.code() in _FOR_GOOD:
+            if error is not None and error.code() in REFUSED_FOR_GOOD:
                 self._lose(1)
             wake = not self._direct and 2 * len(self._flight) < self._in_flight_records
         if wake:

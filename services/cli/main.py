@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, data, dlq, keys, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, cost, data, dlq, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -29,6 +29,7 @@ for name, group in (
     ("rollout", rollout.app),
     ("dlq", dlq.app),
     ("keys", keys.app),
+    ("cost", cost.app),
 ):
     app.add_typer(group, name=name)
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
@@ -17,7 +18,7 @@ from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.schemas.keys import KeyScope
-from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.policies import Price, TaskPolicy
 from ratchet.services.gateway.asks import CHAT, COMPLETIONS, read_ask
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter
@@ -45,6 +46,7 @@ from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.traces import TraceDesk
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.admission import ANYONE, Caller
+from ratchet.services.rules.cost import PriceList
 from ratchet.services.rules.routing import choose, sticky_key
 
 Handler = Callable[[Scope, Caller, Receive, Send], Awaitable[int]]
@@ -251,6 +253,7 @@ def create_app(
     poll_s: float = 2.0,
     keys_poll_s: float = 1.0,
     redaction_salt: str = "",
+    prices: Mapping[str, Price] = MappingProxyType({}),
 ) -> Gateway:
     """Put the gateway together.
 
@@ -276,9 +279,10 @@ def create_app(
         poll_s: seconds between looks at the model servers.
         keys_poll_s: seconds between looks at the key file.
         redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
+        prices: by the name of a model or an adapter; a task's own price is in its policy.
     """
     metrics = Metrics(spool)
-    emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics))
+    emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics), PriceList(prices, tasks))
     sources = Sources(now, new_id, monotonic, base_model)
     servers = Upstreams(
         upstreams,

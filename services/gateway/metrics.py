@@ -37,6 +37,8 @@ class Metrics:
         self.fallbacks = Counter(
             "ratchet_fallbacks", "Answers by a fallback", ["task", "failed_adapter"], registry=registry
         )
+        # What the calls of the model servers cost, where a price is set; a copy's stage is shadow.
+        self.cost = Counter("ratchet_cost_usd", "Cost in USD", ["task", "adapter", "stage"], registry=registry)
         # Requests sent again to another replica before the first byte.
         self.retries = Counter("ratchet_upstream_retries", "Retries on another replica", registry=registry)
         # One observation an attempt that answered, client hang-ups left out.

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 import uvicorn
 
@@ -17,7 +17,7 @@ from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.kafka.tail import Tail
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
-from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.policies import Price, TaskPolicy
 from ratchet.schemas.topics import ROLLOUT
 from ratchet.services.gateway.app import create_app
 from ratchet.services.gateway.patience import patient
@@ -45,6 +45,7 @@ def serve(
     body_timeout_s: float = 30.0,
     keep_alive_s: int = 75,
     redaction_salt: str = "",
+    prices: Mapping[str, Price] = MappingProxyType({}),
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
@@ -63,6 +64,7 @@ def serve(
         body_timeout_s: the most seconds that a request's body may take.
         keep_alive_s: how long an idle connection is kept.
         redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
+        prices: by the name of a model or an adapter.
     """
     routes = RoutingTables()
     tail = Tail(bootstrap, ROLLOUT, routes.apply)
@@ -80,6 +82,7 @@ def serve(
         max_body_bytes=max_body_bytes,
         body_timeout_s=body_timeout_s,
         redaction_salt=redaction_salt,
+        prices=prices,
     )
     config = uvicorn.Config(
         app,

@@ -250,7 +250,7 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
     )
     loop.asked += 1
     assert "served by base in stage stable" in done.stdout, done.stderr
-    assert "feedback_id" in done.stdout
+    assert "0 feedback left, 1 accepted" in done.stdout, done.stdout + done.stderr
 
     loop.wait("every inference", lambda: loop.count("inferences") == loop.asked)
     assert loop.count("shadows") > 0

@@ -6,6 +6,7 @@ import pytest
 
 from ratchet.infra.settings import load
 from ratchet.schemas.errors import SettingsError
+from ratchet.schemas.policies import Price
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,18 @@ def test_paths_belong_to_the_file(tmp_path: Path) -> None:
     assert settings.base_model_path == tmp_path / "models" / "x"
 
 
+def test_prices_by_model_and_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices are read by the names of models, adapters among them, and a task may have its own."""
+    both = "prompt_per_million = 0.05\ncompletion_per_million = 0.2\n"
+    path = write(tmp_path, f'[prices."org/model-7b"]\n{both}[prices."a@v1-00000000"]\n{both}[tasks.a.price]\n{both}')
+    price = Price(prompt_per_million=0.05, completion_per_million=0.2)
+    settings = load(path)
+    assert settings.prices == {"org/model-7b": price, "a@v1-00000000": price}
+    assert settings.tasks["a"].price == price
+    monkeypatch.setenv("RATCHET_PRICES", '{"m": {"prompt_per_million": 0.05, "completion_per_million": 0.2}}')
+    assert load(write(tmp_path, "")).prices == {"m": price}
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("fd00::5", "[fd00::5]"), ("gw", "gw")],
@@ -87,6 +100,11 @@ def test_where_this_machine_reaches_the_gateway(tmp_path: Path, host: str, url: 
         ('[tasks.a]\ncompletion = "x"', "completion 'x'; allowed: 'outcome' or a check's name"),
         ('[tasks.a]\nchecks = [{ name = "c", kind = "regex" }]', "check 'c' of kind 'regex' needs 'pattern'"),
         ("[[tasks.a.rollout.stages]]\nname = '5%'\nweight_bp = 500", "allowed: rising, the last 10000"),
+        ("[prices.m]\nprompt_per_million = 1.0", "prices.m.completion_per_million: Field required"),
+        ("[prices.m]\nprompt_per_million = -1\ncompletion_per_million = 1", "prices.m.prompt_per_million: Input"),
+        ("[prices.m]\nprompt_per_million = inf\ncompletion_per_million = 1", "prices.m.prompt_per_million: Input"),
+        ('[prices.""]\nprompt_per_million = 1\ncompletion_per_million = 1', "at least 1 character"),
+        ("[tasks.a.price]\nprompt = 1", "tasks.a.price.prompt: Extra inputs are not permitted"),
         ("[tasks", "not TOML"),
     ],
 )

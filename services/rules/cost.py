@@ -1,0 +1,96 @@
+"""What a call costs: a pure function of its token counts and the prices in force.
+
+Unknown is None and never 0: without a price, and without token counts. Floats are enough: a price times
+a count has sixteen digits, and a sum over a billion calls keeps seven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ratchet.schemas.events import Event, Inference, Shadow
+from ratchet.schemas.policies import Price, TaskPolicy
+
+
+def cost_usd(price: Price | None, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """Price a call, or many calls of one price together.
+
+    Args:
+        price: None where there is none.
+        prompt_tokens: what was read.
+        completion_tokens: what was written. A model that answers reads at least one token, so
+            no tokens of either kind means that nobody counted them.
+
+    Returns:
+        USD, or None where it is not known.
+    """
+    if price is None or not (prompt_tokens or completion_tokens):
+        return None
+    return (price.prompt_per_million * prompt_tokens + price.completion_per_million * completion_tokens) / 1e6
+
+
+class PriceList:
+    """The prices in force."""
+
+    def __init__(self, models: Mapping[str, Price], tasks: Mapping[str, TaskPolicy]) -> None:
+        """Take the prices.
+
+        Args:
+            models: by the name of an adapter or of a base model.
+            tasks: the declared tasks, whose own prices are over the models'.
+        """
+        self._models = models
+        self._tasks = {name: policy.price for name, policy in tasks.items() if policy.price}
+        self._any = bool(self._models or self._tasks)
+
+    def of(self, task: str, adapter: str, base_model: str) -> Price | None:
+        """Find what counts for a call: its task's price, else its adapter's, else its base model's."""
+        return self._tasks.get(task) or self._models.get(adapter) or self._models.get(base_model)
+
+    def price(self, event: Event) -> Event:
+        """Give an inference or a shadow answer its cost, where it names none and it is known."""
+        if not self._any or not isinstance(event, Inference | Shadow) or event.cost_usd is not None:
+            return event
+        price = self.of(event.task, event.adapter, event.base_model)
+        cost = cost_usd(price, event.prompt_tokens, event.completion_tokens)
+        return event if cost is None else event.model_copy(update={"cost_usd": cost})
+
+
+class Spent(NamedTuple):
+    """What one adapter, candidate or judge cost a task."""
+
+    task: str
+    use: str
+    """``production``, ``shadow`` (copies for a candidate) or ``judge``."""
+    name: str
+    """The adapter, or the judge's model."""
+    n: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    """Of the calls whose cost is known; None where none is."""
+    per_request_usd: float | None
+    """The mean over those."""
+    unknown: float
+    """The share of the calls whose cost is not known."""
+
+
+def spent(rows: Iterable[Mapping[str, Any]], models: Mapping[str, Price]) -> list[Spent]:
+    """Finish the rows of ``cost.sql``: the judges' calls get today's price, and everything its mean.
+
+    Args:
+        rows: task, use, name, n, prompt_tokens, completion_tokens, known, cost_usd.
+        models: the prices, by model.
+    """
+    found = []
+    for row in rows:
+        known, cost = row["known"], row["cost_usd"]
+        if row["use"] == "judge":
+            cost = cost_usd(models.get(row["name"]), row["prompt_tokens"], row["completion_tokens"])
+            known = 0 if cost is None else known
+        mean = cost / known if known else None
+        names = ("task", "use", "name", "n", "prompt_tokens", "completion_tokens")
+        shown = {name: row[name] for name in names}
+        found.append(Spent(**shown, cost_usd=cost, per_request_usd=mean, unknown=1 - known / row["n"]))
+    return found
