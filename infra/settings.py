@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
     vllm_urls: Annotated[list[str], NoDecode] = []
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
+    adapters_per_replica: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="more adapters than this are spread over the replicas; None: all of them on every replica"
+    )
+    adapter_copies: Annotated[int, Field(ge=2)] = Field(2, description="replicas of each adapter once they are spread")
     base_model: str = "smollm2-135m-instruct"
     base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
     gateway_host: str = "127.0.0.1"
