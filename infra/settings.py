@@ -36,6 +36,19 @@ class Embedded(BaseModel):
     vllm_port: Port = 18000
 
 
+class CircuitSettings(BaseModel):
+    """When the gateway leaves a model server alone, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="lost, silent or 503, in a row")
+    failure_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="of the window, failed in any way")
+    minimum: Annotated[int, Field(ge=1)] = Field(10, description="requests in the window before the share counts")
+    window_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(1.0, description="doubles with each failed trial")
+    longest_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+
 class JudgeSettings(BaseModel):
     """The LLM judge's endpoint; without a URL the served base model judges (and is weak at it)."""
 
@@ -83,6 +96,7 @@ class Settings(BaseSettings):
         75, description="an idle connection is kept; longer than a proxy in front keeps it (often 60 s)"
     )
     redaction_salt: SecretStr = Field(SecretStr(""), description="key of the placeholders, the same for every gateway")
+    circuit: CircuitSettings = CircuitSettings()
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}

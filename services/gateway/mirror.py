@@ -15,7 +15,7 @@ from ratchet.services.gateway.asks import Ask, mirrored_body
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, shadow_event
-from ratchet.services.gateway.upstream import UpstreamFailure, Upstreams
+from ratchet.services.gateway.upstream import Unavailable, UpstreamFailure, Upstreams
 from ratchet.services.rules.routing import Leg
 
 
@@ -33,7 +33,17 @@ class Mirror:
         waiting: int,
         wanted: Callable[[str, str], bool] = lambda _task, _rollout_id: True,
     ) -> None:
-        """Know where copies go, and whether a task's rollout still wants one; nothing runs yet."""
+        """Know where copies go; nothing runs yet.
+
+        Args:
+            upstreams: the model servers.
+            emitter: takes the shadow events.
+            metrics: counts copies.
+            sources: time and ids.
+            concurrency: copies that run at once.
+            waiting: copies that may wait for that; more are left out.
+            wanted: whether a task's rollout still wants a copy that waited.
+        """
         self._wanted = wanted
         self._upstreams = upstreams
         self._emitter = emitter
@@ -67,8 +77,11 @@ class Mirror:
             answer, problem = NOTHING, None
             try:
                 body = mirrored_body(ask) | {"model": candidate}
-                async with self._upstreams.open(ask.path, body) as response:
+                async with self._upstreams.open(ask.path, body, last_resort=False) as response:
                     answer = read_answer(await response.read())
+            except Unavailable:
+                self._metrics.mirrors_skipped.inc()  # no server is well: what it can do is the users'
+                return
             except ModelError as error:
                 status = error.kind if isinstance(error, UpstreamFailure) else "error"
                 problem = str(error)

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +21,8 @@ from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.events import Event, Rollout
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.gateway.app import Gateway, create_app
+from ratchet.services.gateway.app import Gateway
+from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables
 
 E = TypeVar("E", bound=Event)
@@ -47,6 +48,9 @@ class ModelServer:
     words: tuple[str, ...] = ("All", " is", " well")
     gate: asyncio.Event | None = None
     """Set: every answer after a stream's first word waits for it."""
+    url: str = ""
+    away: bool = False
+    """It does not even list its models."""
     left: threading.Event = field(default_factory=threading.Event)
     """A client hung up on a stream."""
 
@@ -58,6 +62,8 @@ class ModelServer:
         return app
 
     async def list_models(self, request: web.Request) -> web.Response:
+        if self.away:
+            return web.json_response({}, status=503)
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
@@ -203,12 +209,12 @@ class World:
         self.routes.apply(table)
         return table
 
-    def hold(self, only: str | None = None) -> Callable[[], object]:
-        """Make the model server wait, with ``only`` one model of it; returns what lets it go on."""
-        gate = asyncio.Event()
+    def hold(self, only: str | None = None, server: ModelServer | None = None) -> Callable[[], object]:
+        """Make a model server (this world's peer) wait, with ``only`` one model of it; returns what lets it go on."""
+        gate, server = asyncio.Event(), server or self.peer
         if only:
-            self.peer.faults[only] = "held"
-        self.peer.gate = gate
+            server.faults[only] = "held"
+        server.gate = gate
         return lambda: self.loop.call_soon_threadsafe(gate.set)
 
 
@@ -217,10 +223,18 @@ Serve = Callable[..., World]
 
 @contextmanager
 def serving() -> Iterator[Serve]:
-    """Start gateways with arguments of the caller's own; all stop at the end."""
+    """Start gateways with arguments of the caller's own; all stop at the end.
+
+    ``others`` are more model servers beside ``peer``; ``place`` makes the placement of their addresses.
+    """
     running: list[tuple[threading.Thread, Callable[[], None]]] = []
 
-    def start(peer: ModelServer | None = None, upstreams: list[str] | None = None, **arguments: Any) -> World:
+    def start(
+        peer: ModelServer | None = None,
+        upstreams: list[str] | None = None,
+        others: Sequence[ModelServer] = (),
+        **arguments: Any,
+    ) -> World:
         peer = peer or ModelServer()
         started = threading.Event()
         worlds: list[World] = []
@@ -229,36 +243,42 @@ def serving() -> Iterator[Serve]:
         http = arguments.pop("http", "auto")
 
         async def main() -> None:
-            runner = web.AppRunner(peer.app(), handler_cancellation=True, shutdown_timeout=0.1)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            assert site._server is not None
-            peer_port = site._server.sockets[0].getsockname()[1]
+            runners = []
+            for server in (*others, peer):
+                runners.append(web.AppRunner(server.app(), handler_cancellation=True, shutdown_timeout=0.1))
+                await runners[-1].setup()
+                site = web.TCPSite(runners[-1], "127.0.0.1", 0)
+                await site.start()
+                assert site._server is not None
+                server.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+            urls = [*(upstreams or []), *(server.url for server in (*others, peer))]
+            if place := arguments.pop("place", None):
+                arguments["placement"] = place(tuple(urls))
             publisher = arguments.pop("publisher", None) or MemoryPublisher()
             routes = RoutingTables()
             app = create_app(
                 arguments.pop("tasks", {"support": TaskPolicy(system_prompt="Be brief."), "bare": TaskPolicy()}),
                 BASE_MODEL,
-                [*(upstreams or []), f"http://127.0.0.1:{peer_port}"],
+                urls,
                 publisher,
                 routes,
                 **({"poll_s": 0.1} | arguments),
             )
             listener = socket.create_server(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-            server = _Server(
+            gateway = _Server(
                 uvicorn.Config(app, http=http, lifespan="on", log_level="warning", timeout_graceful_shutdown=2)
             )
-            servers.append(server)
+            servers.append(gateway)
             loop = asyncio.get_running_loop()
             worlds.append(World(f"http://127.0.0.1:{port}", peer, publisher, routes, app, loop))
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells by a flag only
+            task = asyncio.create_task(gateway.serve(sockets=[listener]))
+            while not gateway.started and not task.done():  # noqa: ASYNC110 - uvicorn tells by a flag only
                 await asyncio.sleep(0.005)
             started.set()
             await task
-            await runner.cleanup()
+            for runner in runners:
+                await runner.cleanup()
 
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()
@@ -297,3 +317,9 @@ def refusing() -> Iterator[World]:
     """One gateway for all the tests of a module whose requests are refused and leave nothing behind."""
     with serving() as start:
         yield start()
+
+
+@pytest.fixture
+def model_server() -> type[ModelServer]:
+    """Makes further model servers, for ``others``."""
+    return ModelServer
