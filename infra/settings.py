@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
     vllm_urls: Annotated[list[str], NoDecode] = []
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
+    vllm_priority: bool | None = Field(
+        None, description="vLLM runs with --scheduling-policy priority; None: the embedded one does, your own does not"
+    )
     adapters_per_replica: Annotated[int, Field(ge=1)] | None = Field(
         None, description="more adapters than this are spread over the replicas; None: all of them on every replica"
     )
@@ -172,6 +175,11 @@ class Settings(BaseSettings):
     def vllm(self) -> list[str]:
         """vLLM replicas' addresses, without ``/v1``."""
         return self.vllm_urls or [f"http://127.0.0.1:{self.embedded.vllm_port}"]
+
+    @cached_property
+    def prioritises(self) -> bool:
+        """Whether the vLLM replicas schedule by priority, so that mirrored copies can wait behind users' requests."""
+        return not self.vllm_urls if self.vllm_priority is None else self.vllm_priority
 
 
 def load(config: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:

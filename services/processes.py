@@ -54,6 +54,7 @@ def run_gateway(s: Settings) -> None:
         keys=keys,
         placement=wiring.placement(s),
         thresholds=Thresholds(**s.circuit.model_dump()),
+        copies_wait=s.prioritises,
         upstream_timeout_s=s.upstream_timeout_s,
         mirror_concurrency=s.mirror_concurrency,
         max_body_bytes=s.gateway_max_body_mb * 2**20,

@@ -111,6 +111,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         clock=clock.now,
         new_id=clock.new_id,
         interval_s=s.control_interval_s,
+        copies_wait=s.prioritises,
     )
 
 

@@ -53,6 +53,7 @@ class Controller:
         clock: the present instant.
         new_id: makes event ids.
         interval_s: seconds between two looks.
+        copies_wait: mirrored copies wait behind users' requests, so their latency is no evidence.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class Controller:
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         interval_s: float,
+        copies_wait: bool = False,
     ) -> None:
         self.states: dict[str, Rollout] = {}
         self.decisions: dict[str, Decision] = {}
         self._store, self._publisher = store, publisher
-        self._replicas, self._placement = replicas, placement
+        self._replicas, self._placement, self._copies_wait = replicas, placement, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._adapters: dict[str, Adapter] = {}
@@ -251,7 +253,7 @@ class Controller:
             self.decisions.pop(task, None)
             return []
         try:
-            evidence = await asyncio.to_thread(observe, self._store, state, policy, now)
+            evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait)
         except StoreError as error:
             self._say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
             return []

@@ -24,6 +24,8 @@ _NOT_PARAMS = frozenset(
     ("model", "messages", "prompt", "tools", "response_format", "user", "metadata", "stream", "stream_options")
 )
 _MAX_ID = 256
+COPY_PRIORITY = 1_000_000
+"""vLLM serves lower numbers first, and a request that names none has 0: copies come after every user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def read_ask(
     if stream:
         body["stream"] = True
         body["stream_options"] = {**options, "include_usage": True}
+    _priority(value.get("priority"))
     content = "messages" if path == CHAT else "prompt"
     if value.get(content) is None:
         raise bad_field(content, "missing")
@@ -128,6 +131,15 @@ def _streaming(value: dict[str, Any]) -> tuple[bool, bool, dict[str, Any]]:
     return True, options.get("include_usage") is True, options
 
 
+def _priority(value: object) -> None:
+    """A client may put its request behind others', for a batch, but never in front of another tenant's."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COPY_PRIORITY):
+        return
+    raise bad_field(
+        "priority", f"{value!r}; allowed: a whole number from 0 (the default, first) to {COPY_PRIORITY - 1}"
+    )
+
+
 def _metadata(value: object) -> dict[str, str]:
     """OpenAI's ``metadata`` becomes the event's tags; ``conversation_id`` in it is the conversation."""
     if value is None:
@@ -173,9 +185,10 @@ def _prompt(prompt: object) -> str | list[str]:
     raise bad_field("prompt", "allowed: a text or a list of texts (lists of token ids are not taken)")
 
 
-def mirrored_body(ask: Ask) -> dict[str, Any]:
-    """The copy for the candidate: the same, but answered whole."""
-    return {key: item for key, item in ask.body.items() if key not in ("stream", "stream_options")}
+def mirrored_body(ask: Ask, *, low_priority: bool) -> dict[str, Any]:
+    """The copy for the candidate: the same, but answered whole and, with ``low_priority``, after every user."""
+    body = {key: item for key, item in ask.body.items() if key not in ("stream", "stream_options")}
+    return body | {"priority": COPY_PRIORITY} if low_priority else body
 
 
 __all__ = ["CHAT", "COMPLETIONS", "Ask", "Refused", "mirrored_body", "read_ask"]

@@ -40,6 +40,7 @@ def create_app(
     spool: Callable[[], SpoolStatus] | None = None,
     placement: Placement | None = None,
     thresholds: Thresholds = Thresholds(),
+    copies_wait: bool = False,
     now: Callable[[], datetime] = clock.now,
     new_id: Callable[[], str] = clock.new_id,
     monotonic: Callable[[], float] = time.perf_counter,
@@ -67,6 +68,7 @@ def create_app(
         spool: what the publisher's spool holds, where it has one: for the metrics.
         placement: which model servers have which adapter, by the addresses in ``upstreams``; None: all have all.
         thresholds: when a model server is left alone.
+        copies_wait: the model servers schedule by priority, so mirrored copies are sent with a low one.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
         monotonic: seconds that only grow.
@@ -114,6 +116,7 @@ def create_app(
         sources,
         concurrency=mirror_concurrency,
         waiting=mirror_waiting,
+        low_priority=copies_wait,
         wanted=mirrored,
     )
     origins = Origins(recent_inferences)

@@ -31,6 +31,7 @@ class Mirror:
         *,
         concurrency: int,
         waiting: int,
+        low_priority: bool = False,
         wanted: Callable[[str, str], bool] = lambda _task, _rollout_id: True,
     ) -> None:
         """Know where copies go; nothing runs yet.
@@ -42,8 +43,10 @@ class Mirror:
             sources: time and ids.
             concurrency: copies that run at once.
             waiting: copies that may wait for that; more are left out.
+            low_priority: copies say that they may wait; only servers that schedule by priority take that.
             wanted: whether a task's rollout still wants a copy that waited.
         """
+        self._low_priority = low_priority
         self._wanted = wanted
         self._upstreams = upstreams
         self._emitter = emitter
@@ -76,7 +79,7 @@ class Mirror:
             status: Status = "ok"
             answer, problem = NOTHING, None
             try:
-                body = mirrored_body(ask) | {"model": candidate}
+                body = mirrored_body(ask, low_priority=self._low_priority) | {"model": candidate}
                 async with self._upstreams.open(ask.path, body, last_resort=False) as response:
                     answer = read_answer(await response.read())
             except Unavailable:

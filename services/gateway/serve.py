@@ -43,6 +43,7 @@ def serve(
     spool: Callable[[], SpoolStatus] | None = None,
     placement: Placement | None = None,
     thresholds: Thresholds = Thresholds(),
+    copies_wait: bool = False,
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
     max_body_bytes: int = 16 * 2**20,
@@ -63,6 +64,7 @@ def serve(
         spool: what the publisher's spool holds, where it has one.
         placement: which model servers have which adapter; None: all have all.
         thresholds: when a model server is left alone.
+        copies_wait: the model servers schedule by priority.
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: mirrored requests that run at once.
         max_body_bytes: larger requests get a 413.
@@ -83,6 +85,7 @@ def serve(
         spool=spool,
         placement=placement,
         thresholds=thresholds,
+        copies_wait=copies_wait,
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
         max_body_bytes=max_body_bytes,

@@ -38,6 +38,18 @@ def test_a_mirrored_request_is_a_shadow_event(world: Any, stream: bool) -> None:
     assert "stream_options" not in copy
 
 
+@pytest.mark.parametrize("copies_wait", [False, True])
+def test_copies_wait_behind_users_where_the_server_can(serve: Any, copies_wait: bool) -> None:
+    """Only where servers schedule by priority do copies say that they may wait; the log is the user's request."""
+    world = serve(copies_wait=copies_wait)
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    assert ask(world, priority=3).status_code == 200
+    (shadow,) = world.events(Shadow, 1)
+    asked, copy = world.peer.requests
+    assert (asked["priority"], copy["priority"]) == (3, 1_000_000 if copies_wait else 3)
+    assert shadow.request.params == {"priority": 3}
+
+
 def test_a_failed_copy_is_an_error_of_the_shadow_alone(world: Any) -> None:
     """The candidate's failure on a copy is a shadow event with status error; the user's request is ok."""
     world.roll_out(weight_bp=0, mirror_bp=10_000)
