@@ -51,6 +51,7 @@ def run_gateway(s: Settings) -> None:
         listener=listener,
         publisher=publisher,
         spool=publisher.status,
+        accepts=publisher.accepts,
         keys=keys,
         placement=wiring.placement(s),
         thresholds=Thresholds(**s.circuit.model_dump()),

@@ -32,6 +32,7 @@ from ratchet.services.gateway.http import (
 from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
+from ratchet.services.gateway.ready import Readiness
 from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.traces import TraceDesk
@@ -40,7 +41,6 @@ from ratchet.services.rules.admission import ANYONE, Caller
 from ratchet.services.rules.routing import choose, sticky_key
 
 Handler = Callable[[Scope, Caller, Receive, Send], Awaitable[int]]
-Checks = Mapping[str, Callable[[], bool]]
 _MODELS = "/v1/models"
 _FLUSH_S = 10.0
 _DELIVER_S = 5.0
@@ -62,7 +62,7 @@ class Gateway:
         traces: TraceDesk,
         metrics: Metrics,
         origins: Origins,
-        checks: Checks,
+        ready: Readiness,
         door: Door,
         *,
         new_id: Callable[[], str],
@@ -81,7 +81,7 @@ class Gateway:
         self._traces = traces
         self._metrics = metrics
         self._origins = origins
-        self._checks = checks
+        self._ready = ready
         self._door = door
         self._new_id = new_id
         self._max_body_bytes = max_body_bytes
@@ -183,11 +183,10 @@ class Gateway:
         return 200
 
     async def _readyz(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
-        missing = [name for name, check in self._checks.items() if not await asyncio.to_thread(check)]
-        if not self._upstreams.healthy():
-            missing.append("model server")
+        missing = self._ready.missing()
         code = 503 if missing else 200
-        await send_json(send, code, {"status": "not ready" if missing else "ready", "missing": missing})
+        status = "not ready" if missing else "ready"
+        await send_json(send, code, {"status": status, "missing": missing, "away": self._ready.away})
         return code
 
     async def _exposition(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
@@ -198,7 +197,7 @@ class Gateway:
         """Start with the server; at the end, after the last answer, let mirrors finish and the events out."""
         await receive()
         await self._upstreams.start()
-        chores = [asyncio.create_task(self._deliver()), asyncio.create_task(self._door.follow())]
+        chores = [asyncio.create_task(chore) for chore in (self._deliver(), self._door.follow(), self._ready.follow())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for chore in chores:

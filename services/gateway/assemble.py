@@ -11,13 +11,14 @@ from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.gateway.app import Checks, Gateway
+from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.feedback import FeedbackDesk
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
+from ratchet.services.gateway.ready import Checks, Readiness
 from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.gateway.record import Sources
 from ratchet.services.gateway.redact import EventRedactor
@@ -36,7 +37,8 @@ def create_app(
     routes: RoutingTables,
     *,
     keys: Keyring | None = None,
-    checks: Checks | None = None,
+    needed: Checks | None = None,
+    wanted: Checks | None = None,
     spool: Callable[[], SpoolStatus] | None = None,
     placement: Placement | None = None,
     thresholds: Thresholds = Thresholds(),
@@ -64,7 +66,8 @@ def create_app(
         publisher: takes every event; flushed when the app ends, closed by its owner.
         routes: the routing tables, kept current by their owner.
         keys: who may do what; None, or none ever created: everyone may do everything.
-        checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
+        needed: what ``/readyz`` asks besides the model servers, by the name of what is missing; answers at once.
+        wanted: what it names as away without saying that the gateway is not ready.
         spool: what the publisher's spool holds, where it has one: for the metrics.
         placement: which model servers have which adapter, by the addresses in ``upstreams``; None: all have all.
         thresholds: when a model server is left alone.
@@ -131,7 +134,7 @@ def create_app(
         TraceDesk(tasks, base_model, origins, emitter, metrics, max_body_bytes=max_body_bytes),
         metrics,
         origins,
-        checks or {},
+        Readiness({**(needed or {}), "model server": servers.healthy}, wanted or {}, metrics),
         Door(keys, metrics, monotonic, keys_poll_s),
         new_id=new_id,
         max_body_bytes=max_body_bytes,

@@ -71,6 +71,8 @@ class Metrics:
             "ratchet_redactions", "Values redacted before Kafka", ["task", "kind"], registry=registry
         )
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
+        # What the gateway needs or wants beside itself: 1 while it is there. Without "broker" events wait on disk.
+        self.parts = Gauge("ratchet_part_up", "What the gateway depends on is there", ["part"], registry=registry)
         # 1 while the key file cannot be read: revocations do not arrive until a person looks.
         self.keys_stale = Gauge("ratchet_keys_stale", "The key file cannot be read", registry=registry)
         # Spans of POST /v1/traces: made an inference, no call of a model, or refused with a reason.

@@ -41,6 +41,7 @@ def serve(
     publisher: Publisher,
     keys: Keyring,
     spool: Callable[[], SpoolStatus] | None = None,
+    accepts: Callable[[], bool] = lambda: True,
     placement: Placement | None = None,
     thresholds: Thresholds = Thresholds(),
     copies_wait: bool = False,
@@ -62,6 +63,7 @@ def serve(
         publisher: takes the events; closed at the end.
         keys: who may do what; followed while the gateway runs.
         spool: what the publisher's spool holds, where it has one.
+        accepts: whether the publisher takes events.
         placement: which model servers have which adapter; None: all have all.
         thresholds: when a model server is left alone.
         copies_wait: the model servers schedule by priority.
@@ -81,7 +83,8 @@ def serve(
         publisher,
         routes,
         keys=keys,
-        checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
+        needed={"routing tables": lambda: tail.caught_up(0.0), "spool": accepts},
+        wanted={"broker": lambda: broker_answers(bootstrap)},
         spool=spool,
         placement=placement,
         thresholds=thresholds,
