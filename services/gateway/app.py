@@ -133,8 +133,8 @@ class Gateway:
 
     async def _infer(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         headers: Headers = dict(scope["headers"])
-        value = json_object(await self._body(headers, receive))
-        ask = read_ask(scope["path"], headers, value, self._tasks, caller.tenant)
+        raw = await self._body(headers, receive)
+        ask = read_ask(scope["path"], headers, json_object(raw), len(raw), self._tasks, caller.tenant)
         id = self._new_id()
         key = sticky_key(ask.user, ask.conversation_id, id)
         route = choose(self._routes.get(ask.task), key=key, inference_id=id, pinned=ask.pinned)

@@ -43,13 +43,20 @@ class Ask:
     conversation_id: str | None
     user: str | None
     stream: bool
+    size: int
+    """Bytes of the body as it came."""
     wants_usage: bool
     """Whether the client itself asked for the stream's usage chunk."""
     tags: dict[str, str]
 
 
 def read_ask(
-    path: str, headers: Mapping[bytes, bytes], value: dict[str, Any], tasks: Mapping[str, TaskPolicy], tenant: str
+    path: str,
+    headers: Mapping[bytes, bytes],
+    value: dict[str, Any],
+    size: int,
+    tasks: Mapping[str, TaskPolicy],
+    tenant: str,
 ) -> Ask:
     """Read a decoded body and its headers.
 
@@ -57,6 +64,7 @@ def read_ask(
         path: the endpoint.
         headers: the request's headers.
         value: its body.
+        size: the body's bytes.
         tasks: the declared tasks.
         tenant: whose traffic it is.
 
@@ -96,7 +104,7 @@ def read_ask(
         )
     except ValidationError as error:
         raise bad_field(*first_problem(error)) from None
-    return Ask(path, tenant, task, pinned, body, request, conversation, user, stream, wants_usage, metadata)
+    return Ask(path, tenant, task, pinned, body, request, conversation, user, stream, size, wants_usage, metadata)
 
 
 def _resolve(model: object, header: bytes | None, tasks: Mapping[str, TaskPolicy]) -> tuple[str, str | None]:

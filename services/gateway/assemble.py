@@ -49,6 +49,7 @@ def create_app(
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
     mirror_waiting: int = 256,
+    mirror_bytes: int = 64 * 2**20,
     max_body_bytes: int = 16 * 2**20,
     body_timeout_s: float = 30.0,
     recent_inferences: int = 100_000,
@@ -78,6 +79,7 @@ def create_app(
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: copies that run at once.
         mirror_waiting: copies that may wait; more are left out and counted.
+        mirror_bytes: of the bodies of all copies that wait or run; more are left out and counted.
         max_body_bytes: larger requests get a 413.
         body_timeout_s: the most seconds that a request's body may take; then it gets a 408.
         recent_inferences: how many inferences' tasks are remembered for feedback.
@@ -119,6 +121,7 @@ def create_app(
         sources,
         concurrency=mirror_concurrency,
         waiting=mirror_waiting,
+        most_bytes=mirror_bytes,
         low_priority=copies_wait,
         wanted=mirrored,
     )

@@ -1,13 +1,14 @@
 """Copies of production requests for the candidate, after the user has the answer and never in the way.
 
-A copy waits for a free place of its own; when too many wait, new ones are left out (and counted):
-under load the mirror gives way first, users never do. Streams are mirrored as whole answers.
+A copy waits for a free place of its own; when too many wait, or too much, new ones are left out (and
+counted): under load the mirror gives way first, users never do. Streams are mirrored as whole answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ratchet.schemas.errors import ModelError
 from ratchet.services.gateway.answers import read_answer
@@ -20,7 +21,7 @@ from ratchet.services.rules.routing import Leg
 
 
 class Mirror:
-    """Runs the copies, ``concurrency`` at a time, with at most ``waiting`` more in the queue."""
+    """Runs the copies, ``concurrency`` at a time, with at most ``waiting`` more and ``most_bytes`` in all."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Mirror:
         *,
         concurrency: int,
         waiting: int,
+        most_bytes: int,
         low_priority: bool = False,
         wanted: Callable[[str, str], bool] = lambda _task, _rollout_id: True,
     ) -> None:
@@ -43,6 +45,8 @@ class Mirror:
             sources: time and ids.
             concurrency: copies that run at once.
             waiting: copies that may wait for that; more are left out.
+            most_bytes: of the request bodies of all copies that wait or run: the number of copies bounds no
+                memory while one body may have megabytes.
             low_priority: copies say that they may wait; only servers that schedule by priority take that.
             wanted: whether a task's rollout still wants a copy that waited.
         """
@@ -54,20 +58,24 @@ class Mirror:
         self._sources = sources
         self._places = asyncio.Semaphore(concurrency)
         self._most = concurrency + waiting
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
         """Queue one copy; returns at once."""
-        if len(self._tasks) >= self._most:
+        if len(self._tasks) >= self._most or self._bytes + ask.size > self._most_bytes:
             self._metrics.mirrors_skipped.inc()
             return
         task = asyncio.create_task(self._copy(ask, candidate, inference_id, rollout_id))
         self._tasks.add(task)
+        self._bytes += ask.size
         self._metrics.mirrors_in_flight.set(len(self._tasks))
-        task.add_done_callback(self._forget)
+        task.add_done_callback(partial(self._forget, size=ask.size))
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
+        self._bytes -= size
         self._metrics.mirrors_in_flight.set(len(self._tasks))
 
     async def _copy(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
