@@ -10,7 +10,7 @@ way when the circuit opened can neither close it nor make the cool-down longer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 State = Literal["closed", "open", "half-open"]
@@ -51,9 +51,11 @@ class Tally(NamedTuple):
 NONE = Tally()
 
 
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """What is known of one replica; times are seconds of a clock that only grows."""
+class Circuit(NamedTuple):
+    """What is known of one replica; times are seconds of a clock that only grows.
+
+    A tuple, because every request of every user makes a new one.
+    """
 
     state: State = "closed"
     period: int = 0
@@ -101,7 +103,7 @@ def succeeded(circuit: Circuit, period: int, now: float, thresholds: Thresholds)
         return circuit
     if circuit.state != "closed":
         return Circuit(period=circuit.period + 1, half_began=now)
-    return replace(_count(circuit, 0, now, thresholds), in_a_row=0)
+    return _count(circuit, 0, 0, now, thresholds)
 
 
 def failed(circuit: Circuit, period: int, now: float, thresholds: Thresholds, *, whole: bool, jitter: float) -> Circuit:
@@ -122,8 +124,7 @@ def failed(circuit: Circuit, period: int, now: float, thresholds: Thresholds, *,
         return _open(circuit, circuit.trials_failed + 1, now, thresholds, jitter)
     if circuit.state == "open":
         return circuit
-    counted = _count(circuit, 1, now, thresholds)
-    counted = replace(counted, in_a_row=counted.in_a_row + whole)
+    counted = _count(circuit, 1, circuit.in_a_row + whole, now, thresholds)
     total, bad = (old + new for old, new in zip(counted.older, counted.newer, strict=True))
     by_share = total >= thresholds.minimum and bad >= thresholds.failure_share * total
     if by_share or counted.in_a_row >= thresholds.failures:
@@ -135,25 +136,25 @@ def given_up(circuit: Circuit, period: int, now: float) -> Circuit:
     """Note that a request ended without an outcome (the client left): after a trial the next one is due at once."""
     if period != circuit.period or circuit.state != "half-open":
         return circuit
-    return replace(_change(circuit, "open"), until=now)
+    return _change(circuit, "open")._replace(until=now)
 
 
 def hurried(circuit: Circuit, now: float) -> Circuit:
     """Make a trial due now: the replica was away and shows signs of life."""
-    return replace(circuit, until=now) if circuit.state == "open" and circuit.until > now else circuit
+    return circuit._replace(until=now) if circuit.state == "open" and circuit.until > now else circuit
 
 
 def _change(circuit: Circuit, state: State) -> Circuit:
-    return replace(circuit, state=state, period=circuit.period + 1)
+    return circuit._replace(state=state, period=circuit.period + 1)
 
 
 def _open(circuit: Circuit, trials_failed: int, now: float, thresholds: Thresholds, jitter: float) -> Circuit:
     doubled = thresholds.cooldown_s * 2.0 ** min(trials_failed, _MOST_DOUBLINGS)
     cooldown = min(thresholds.longest_cooldown_s, doubled) * (1 - jitter / 2)
-    return replace(_change(circuit, "open"), trials_failed=trials_failed, until=now + cooldown)
+    return _change(circuit, "open")._replace(trials_failed=trials_failed, until=now + cooldown)
 
 
-def _count(circuit: Circuit, failures: int, now: float, thresholds: Thresholds) -> Circuit:
+def _count(circuit: Circuit, failures: int, in_a_row: int, now: float, thresholds: Thresholds) -> Circuit:
     """Count one outcome in the newer half of the window, after forgetting what is too old."""
     half = thresholds.window_s / 2
     older, newer, began = circuit.older, circuit.newer, circuit.half_began
@@ -161,4 +162,4 @@ def _count(circuit: Circuit, failures: int, now: float, thresholds: Thresholds) 
         older = newer if now - began < 2 * half else NONE
         newer, began = NONE, now
     counted = Tally(newer.total + 1, newer.failed + failures)
-    return replace(circuit, older=older, newer=counted, half_began=began)
+    return circuit._replace(in_a_row=in_a_row, older=older, newer=counted, half_began=began)

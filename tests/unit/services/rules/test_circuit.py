@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +36,7 @@ def answer(circuit: Circuit, now: float) -> Circuit:
 
 def opened(at: float = 0.0) -> Circuit:
     """A circuit that was just opened by failures in a row."""
-    circuit = replace(CLOSED, half_began=at)
+    circuit = CLOSED._replace(half_began=at)
     for _ in range(LIMITS.failures):
         circuit = fail(circuit, at)
     assert circuit.state == "open"
