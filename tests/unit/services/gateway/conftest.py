@@ -39,11 +39,11 @@ class ModelServer:
     A fault is an HTTP status, or ``drop`` (connection closed at once), ``hang`` (no answer),
     ``held`` (an answer once `World.hold`'s gate opens),
     ``garbage`` (200 and no JSON), ``cut`` (a stream that breaks off after its first word) or
-    ``late`` (an error event after the first word).
+    ``late`` (an error event after the first word). A list of them is one for each request, then none.
     """
 
     models: list[str] = field(default_factory=lambda: [BASE_MODEL, STABLE, CANDIDATE])
-    faults: dict[str, int | str] = field(default_factory=dict)
+    faults: dict[str, int | str | list[int | str]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     words: tuple[str, ...] = ("All", " is", " well")
     gate: asyncio.Event | None = None
@@ -70,6 +70,8 @@ class ModelServer:
         body = await request.json()
         self.requests.append(body)
         fault = self.faults.get(body["model"])
+        if isinstance(fault, list):
+            fault = fault.pop(0) if fault else None
         if isinstance(fault, int):
             return web.json_response({"error": {"message": f"fault {fault}", "code": fault}}, status=fault)
         if body["model"] not in self.models:
@@ -102,7 +104,8 @@ class ModelServer:
         else:
             part = {"text": text}
         finish = "tool_calls" if body.get("tools") else "stop"
-        choices = [{"index": i, "finish_reason": finish, "logprobs": None, **part} for i in range(body.get("n") or 1)]
+        said = logprobs(self.words) if body.get("logprobs") else None
+        choices = [{"index": i, "finish_reason": finish, "logprobs": said, **part} for i in range(body.get("n") or 1)]
         usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
         head = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"]}
         return {**head, "choices": choices, "usage": usage}
@@ -113,7 +116,10 @@ class ModelServer:
             parts = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"order"', ": 7}")]
             return [{"delta": {"tool_calls": [part]}} for part in (first, *parts)]
         if path.endswith("chat/completions"):
-            return [{"delta": {"role": "assistant"}}, *({"delta": {"content": word}} for word in self.words)]
+            said = [{"delta": {"content": word}} for word in self.words]
+            if body.get("logprobs"):
+                said = [{**one, "logprobs": logprobs([word])} for one, word in zip(said, self.words, strict=True)]
+            return [{"delta": {"role": "assistant"}}, *said]
         return [{"text": word} for word in self.words]
 
     async def stream(self, request: web.Request, body: dict[str, Any], fault: int | str | None) -> web.StreamResponse:
@@ -126,8 +132,10 @@ class ModelServer:
             await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
         try:
+            wanted = range(body.get("n") or 1)
             for number, delta in enumerate(self.deltas(request.path, body)):
-                await say({**head, "choices": [{"index": 0, "finish_reason": None, **delta}]})
+                for index in wanted:
+                    await say({**head, "choices": [{"index": index, "finish_reason": None, **delta}]})
                 if number == 1 and fault == "cut":
                     assert request.transport is not None
                     request.transport.abort()
@@ -139,7 +147,8 @@ class ModelServer:
                     await self.gate.wait()
             finish = "tool_calls" if body.get("tools") else "stop"
             end = {"text": ""} if "prompt" in body else {"delta": {}}
-            await say({**head, "choices": [{"index": 0, "finish_reason": finish, **end}]})
+            for index in wanted:
+                await say({**head, "choices": [{"index": index, "finish_reason": finish, **end}]})
             if (body.get("stream_options") or {}).get("include_usage"):
                 usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
                 await say({**head, "choices": [], "usage": usage})
@@ -150,6 +159,11 @@ class ModelServer:
         except ConnectionResetError:
             self.left.set()
         return response
+
+
+def logprobs(words: Sequence[str]) -> dict[str, Any]:
+    """What a chat's ``logprobs`` looks like."""
+    return {"content": [{"token": word, "logprob": -0.5, "bytes": None, "top_logprobs": []} for word in words]}
 
 
 class _Server(uvicorn.Server):
