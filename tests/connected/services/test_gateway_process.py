@@ -10,16 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ratchet.infra.clock import new_id, now
-from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
-from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
@@ -157,37 +154,6 @@ def test_gateway_process(kafka: Any, upstream: str) -> None:
     stored = [json.loads(record.value) for record in records if task.encode() in (record.value or b"")]
     ours = {event["id"] for event in stored}
     assert ours == {answer.headers["x-ratchet-inference-id"] for answer in answers}
-
-
-@pytest.mark.connected
-def test_a_gateway_whose_broker_goes_away_stays_ready(upstream: str, tmp_path: Path) -> None:
-    """It answers users all the same and keeps their events: ready, with the broker named as away."""
-    bootstrap = f"127.0.0.1:{free_port()}"
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    chat = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
-    broker = broker_command(int(bootstrap.rsplit(":", 1)[1]))
-    arguments = [sys.executable, "-c", SCRIPT, bootstrap, upstream, str(port), "support"]
-    with subprocess.Popen(arguments) as process:
-        try:
-            wait_for(lambda: status(url) == (503, ["routing tables"], ["broker"]), process)
-            with Supervisor(grace_s=0.1) as supervisor:
-                supervisor.start(Child("kafka", broker, tmp_path / "broker.log", BrokerProbe(bootstrap)))
-                ensure_topics(bootstrap)
-                wait_for(lambda: status(url) == (200, [], []), process)
-            wait_for(lambda: status(url) == (200, [], ["broker"]), process)
-            assert httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=PATIENCE_S).status_code == 200
-        finally:
-            process.kill()
-
-
-def status(url: str) -> tuple[int, list[str], list[str]] | None:
-    """What the gateway says of its readiness; None where it does not answer yet."""
-    try:
-        response = httpx.get(f"{url}/readyz")
-    except httpx.TransportError:
-        return None
-    return response.status_code, response.json()["missing"], response.json()["away"]
 
 
 def test_a_taken_port_ends_with_one_sentence(kafka: Any, upstream: str) -> None:
