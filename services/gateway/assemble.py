@@ -94,7 +94,7 @@ def create_app(
 
     def preference(model: str) -> Sequence[str] | None:
         adapters = routes.adapters
-        if placement is None or model not in adapters or not placement.spread(adapters):
+        if placement is None or not placement.spread(adapters) or model not in adapters:
             return None
         return ranking(model, placement.replicas)
 
