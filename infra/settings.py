@@ -36,6 +36,19 @@ class Embedded(BaseModel):
     vllm_port: Port = 18000
 
 
+class CircuitSettings(BaseModel):
+    """When the gateway leaves a model server alone, and for how long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="lost, silent or 503, in a row")
+    failure_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="of the window, failed in any way")
+    minimum: Annotated[int, Field(ge=1)] = Field(10, description="requests in the window before the share counts")
+    window_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(1.0, description="doubles with each failed trial")
+    longest_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+
 class JudgeSettings(BaseModel):
     """The LLM judge's endpoint; without a URL the served base model judges (and is weak at it)."""
 
@@ -62,6 +75,13 @@ class Settings(BaseSettings):
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
     vllm_urls: Annotated[list[str], NoDecode] = []
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
+    vllm_priority: bool | None = Field(
+        None, description="vLLM runs with --scheduling-policy priority; None: the embedded one does, your own does not"
+    )
+    adapters_per_replica: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="more adapters than this are spread over the replicas; None: all of them on every replica"
+    )
+    adapter_copies: Annotated[int, Field(ge=2)] = Field(2, description="replicas of each adapter once they are spread")
     base_model: str = "smollm2-135m-instruct"
     base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
     prices: dict[Annotated[str, Field(min_length=1, max_length=256)], Price] = {}
@@ -81,6 +101,7 @@ class Settings(BaseSettings):
         75, description="an idle connection is kept; longer than a proxy in front keeps it (often 60 s)"
     )
     redaction_salt: SecretStr = Field(SecretStr(""), description="key of the placeholders, the same for every gateway")
+    circuit: CircuitSettings = CircuitSettings()
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
     tasks: dict[TaskName, TaskPolicy] = {}
@@ -156,6 +177,11 @@ class Settings(BaseSettings):
     def vllm(self) -> list[str]:
         """vLLM replicas' addresses, without ``/v1``."""
         return self.vllm_urls or [f"http://127.0.0.1:{self.embedded.vllm_port}"]
+
+    @cached_property
+    def prioritises(self) -> bool:
+        """Whether the vLLM replicas schedule by priority, so that mirrored copies can wait behind users' requests."""
+        return not self.vllm_urls if self.vllm_priority is None else self.vllm_priority
 
 
 def load(config: Path | None = None, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:

@@ -61,11 +61,14 @@ class Request(Closed):
 
 
 class Response(Closed):
-    """What the model answered (first choice)."""
+    """What the model answered: the first choice, and where more were asked for (``n``) the others beside it."""
 
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     finish_reason: str | None = None
+    further_choices: list[dict[str, Any]] | None = Field(
+        None, description="the other choices where n is above 1, each {content?, tool_calls?, finish_reason?}"
+    )
 
 
 class _Call(Event):

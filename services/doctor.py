@@ -75,7 +75,9 @@ def _clickhouse(settings: Settings) -> str:
 
 
 def _vllm(settings: Settings) -> str:
-    served = wiring.vllm(settings).models()
+    from ratchet.infra.models.vllm import address
+
+    served = {address(url): names for url, names in wiring.vllm(settings).models().items()}
     for url, names in served.items():
         if settings.base_model not in names:
             raise RatchetError(f"{url} does not serve {settings.base_model!r} (it serves {', '.join(sorted(names))})")

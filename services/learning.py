@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ratchet.consumers.pairs import PairCounts
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.kafka.publisher import Publisher
+    from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.schemas.events import Adapter
     from ratchet.schemas.policies import PairingPolicy
@@ -54,7 +55,18 @@ def serving(s: Settings) -> Serving:
     """The vLLM replicas, for loading and asking new adapters."""
     from ratchet.trainers.worker import Serving
 
-    return Serving(wiring.vllm(s), lambda: chat_client(s))
+    return Serving(_evaluating(s), lambda: chat_client(s))
+
+
+def _evaluating(s: Settings) -> VllmClient:
+    """Make a client of the replicas that get an adapter which is to be evaluated.
+
+    Where adapters lie on some replicas only, that is the one that `chat_client` asks; the
+    controller loads it where it belongs once it is registered.
+    """
+    from ratchet.infra.models.vllm import VllmClient
+
+    return VllmClient(s.vllm if s.adapters_per_replica is None else s.vllm[:1])
 
 
 def derive_pairs(
@@ -212,7 +224,7 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
     if file is None or policy.completion == "outcome":
         notes.append(f"completion: task {task!r} declares no evaluation file with a check to complete it by")
         return None
-    replicas = wiring.vllm(s)
+    replicas = _evaluating(s)
     if not replicas.ready():
         notes.append(f"completion: no vLLM at {', '.join(s.vllm)}")
         return None

@@ -36,6 +36,7 @@ LOOK_BACK = timedelta(days=1)
 def run_gateway(s: Settings) -> None:
     """Serve the gateway until SIGTERM or SIGINT."""
     from ratchet.services.gateway.serve import listen, serve
+    from ratchet.services.rules.circuit import Thresholds
 
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
@@ -50,7 +51,11 @@ def run_gateway(s: Settings) -> None:
         listener=listener,
         publisher=publisher,
         spool=publisher.status,
+        accepts=publisher.accepts,
         keys=keys,
+        placement=wiring.placement(s),
+        thresholds=Thresholds(**s.circuit.model_dump()),
+        copies_wait=s.prioritises,
         upstream_timeout_s=s.upstream_timeout_s,
         mirror_concurrency=s.mirror_concurrency,
         max_body_bytes=s.gateway_max_body_mb * 2**20,

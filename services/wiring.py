@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.services.controller.controller import Controller
+    from ratchet.services.rules.placement import Placement
 
 
 def settings() -> Settings:
@@ -82,6 +83,13 @@ def vllm(s: Settings) -> VllmClient:
     return VllmClient(s.vllm)
 
 
+def placement(s: Settings) -> Placement:
+    """Say where adapters lie: the same for the controller, which loads by it, and the gateway, which routes by it."""
+    from ratchet.services.rules.placement import Placement
+
+    return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies)
+
+
 def judge(s: Settings) -> JudgeClient:
     """Make a client of the LLM judge; without one in the settings the served base model judges."""
     from ratchet.infra.judge import make_judge
@@ -98,10 +106,12 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         store=at,
         publisher=to,
         replicas=vllm(s),
+        placement=placement(s),
         tasks=s.tasks,
         clock=clock.now,
         new_id=clock.new_id,
         interval_s=s.control_interval_s,
+        copies_wait=s.prioritises,
     )
 
 

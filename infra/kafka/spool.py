@@ -23,6 +23,7 @@ from ratchet.infra.kafka.frames import Entry, decode, encode
 from ratchet.schemas.errors import BrokerError, StartError
 
 SEGMENT_BYTES = 8 * 2**20
+_ROOM = 2**20
 _SEGMENT = re.compile(r"\d{20}\.log")
 _POSITION = struct.Struct("<QI")  # a sequence number and its CRC32
 
@@ -90,6 +91,15 @@ class Spool:
     def size(self) -> int:
         """Bytes of all segments, up to one segment of confirmed records among them."""
         return self._written - self._deleted
+
+    def has_room(self) -> bool:
+        """Whether records of usual size are taken now: below the limit, and on a disk that is not full."""
+        room = min(_ROOM, self._max_bytes // 16)
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return False
+        return self.size + room <= self._max_bytes and disk.f_bavail * disk.f_frsize >= room
 
     def append(self, topic: str, key: bytes | None, value: bytes) -> int:
         """Write one record and return its sequence number; a kill of this process does not lose it.

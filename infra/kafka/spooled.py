@@ -141,6 +141,10 @@ class SpooledPublisher:
         """What the spool holds now."""
         return SpoolStatus(self._spool.size, self._waiting(), self._lost)
 
+    def accepts(self) -> bool:
+        """Whether there is room for more, also on the disk."""
+        return self._spool.has_room()
+
     def _waiting(self) -> int:
         with self._lock:
             return len(self._flight) + self._spool.next - self._sent

@@ -78,6 +78,8 @@ class VllmServer:
             *("--max-loras", str(self.max_loras)),
             *("--max-cpu-loras", str(self.max_loras)),
             *("--max-lora-rank", str(known_rank(self.max_lora_rank))),
+            # Mirrored copies wait behind users' requests.
+            *("--scheduling-policy", "priority"),
             # With adapters vLLM compiles nothing on a CPU; saying so spares it the attempt.
             "--enforce-eager",
             # The gateway logs requests; a line a request here only costs.

@@ -1,15 +1,16 @@
 """Adapters on every vLLM replica: load, unload, see what is served.
 
 vLLM does not tell its replicas about each other's adapters and forgets them when it restarts,
-so every question goes to every replica, and "loaded" means loaded on all.
+so every question goes to every replica, and "loaded" means loaded on all that were named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -73,17 +74,22 @@ class VllmClient:
         served = [set(names) for names in self.models().values()]
         return set.intersection(*served)
 
-    def load_adapter(self, name: str, path: Path | str) -> None:
-        """Load an adapter on every replica, and see that each of them serves it.
+    def load_adapter(self, name: str, path: Path | str, on: Collection[str] | None = None) -> None:
+        """Load an adapter on replicas, and see that each of them serves it.
 
         Doing it twice is doing it once; another adapter under a used name is refused, because
         vLLM's prefix cache would mix the two.
+
+        Args:
+            name: the adapter.
+            path: its folder, as the replicas see it.
+            on: the addresses of the replicas that get it; None: all of them.
 
         Raises:
             ModelError: a wrong name, a name in use for another path, a replica that refuses or is away.
         """
         _check_name(name)
-        for url in self._urls:
+        for url in self._urls if on is None else on:
             loaded = self._served(url).get(name)
             if loaded is None:
                 body = {"lora_name": name, "lora_path": str(path)}
@@ -91,9 +97,11 @@ class VllmClient:
                 # A 400 may mean that somebody else loaded it meanwhile: what is served decides.
                 loaded = self._served(url).get(name)
                 if loaded is None:
-                    raise ModelError(f"{url} refused to load {name} from {path}: {_reason(response)}")
+                    raise ModelError(f"{address(url)} refused to load {name} from {path}: {_reason(response)}")
             if loaded != str(path):
-                raise ModelError(f"{url} serves {name} from {loaded} already, not from {path}; names are never reused")
+                raise ModelError(
+                    f"{address(url)} serves {name} from {loaded} already, not from {path}; names are never reused"
+                )
 
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter on every replica; one that is not loaded is no error.
@@ -110,7 +118,7 @@ class VllmClient:
         try:
             return {str(model["id"]): str(model.get("root") or "") for model in body["data"]}
         except (KeyError, TypeError, AttributeError):
-            raise ModelError(f"{url}/v1/models did not answer with a list of models") from None
+            raise ModelError(f"{address(url)}/v1/models did not answer with a list of models") from None
 
     def _call(
         self, method: str, url: str, body: dict[str, Any] | None = None, allowed: tuple[int, ...] = ()
@@ -118,10 +126,16 @@ class VllmClient:
         try:
             response = self._http.request(method, url, json=body)
         except httpx.HTTPError as error:
-            raise ModelError(f"vLLM at {url} is away: {error or type(error).__name__}") from error
+            raise ModelError(f"vLLM at {address(url)} is away: {error or type(error).__name__}") from error
         if response.is_success or response.status_code in allowed:
             return response
-        raise ModelError(f"vLLM at {url} answered {response.status_code}: {_reason(response)}")
+        raise ModelError(f"vLLM at {address(url)} answered {response.status_code}: {_reason(response)}")
+
+
+def address(url: str) -> str:
+    """An address without the user and password that it may carry: for messages, logs and metrics."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _check_name(name: str) -> None:

@@ -97,13 +97,12 @@ def status(
         shown: list[tuple[Rollout, Decision | None]] = []
         for table in tables:
             policy = settings.tasks.get(table.task)
-            running = table.status == "running" and policy is not None
+            if table.status != "running" or policy is None:
+                shown.append((table, None))
+                continue
             instant = now()
-            shown.append(
-                (table, decide(table, observe(store, table, policy, instant), policy.rollout, instant))
-                if running and policy is not None
-                else (table, None)
-            )
+            evidence = observe(store, table, policy, instant, settings.prioritises)
+            shown.append((table, decide(table, evidence, policy.rollout, instant)))
     if as_json:
         typer.echo(orjson.dumps([_json(*one) for one in shown], option=orjson.OPT_INDENT_2))
         return

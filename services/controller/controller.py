@@ -19,9 +19,10 @@ from ratchet.schemas.errors import BrokerError, ModelError, StoreError
 from ratchet.schemas.events import Adapter, Event, Operator, Rollout
 from ratchet.schemas.policies import RolloutPolicy, TaskPolicy
 from ratchet.services.controller.observe import Questions, observe
-from ratchet.services.controller.residents import Replicas, ensure, needed
+from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
 from ratchet.services.rules.instructions import follow, refused
+from ratchet.services.rules.placement import Placement
 from ratchet.services.rules.rollout import (
     UNDER_WAY,
     Decision,
@@ -47,10 +48,12 @@ class Controller:
         store: ClickHouse.
         publisher: takes routing tables.
         replicas: every vLLM replica.
+        placement: which of them have which adapter.
         tasks: the declared tasks.
         clock: the present instant.
         new_id: makes event ids.
         interval_s: seconds between two looks.
+        copies_wait: mirrored copies wait behind users' requests, so their latency is no evidence.
     """
 
     def __init__(
@@ -58,15 +61,18 @@ class Controller:
         *,
         store: Questions,
         publisher: Publisher,
-        replicas: Replicas,
+        replicas: ReplicaAdapters,
+        placement: Placement,
         tasks: Mapping[str, TaskPolicy],
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         interval_s: float,
+        copies_wait: bool = False,
     ) -> None:
         self.states: dict[str, Rollout] = {}
         self.decisions: dict[str, Decision] = {}
-        self._store, self._publisher, self._replicas = store, publisher, replicas
+        self._store, self._publisher = store, publisher
+        self._replicas, self._placement, self._copies_wait = replicas, placement, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._adapters: dict[str, Adapter] = {}
@@ -108,24 +114,26 @@ class Controller:
     async def reconcile(self) -> None:
         """Load what a replica lacks of the adapters in routing tables and of those that wait.
 
-        What every replica confirmed is remembered: nothing else starts or advances.
+        What the replicas of an adapter confirmed is remembered: nothing else starts or advances.
         """
-        for task in {*self._tasks, *self.states}:
-            state = self.states.get(task)
-            names = needed(state) if state else set()
-            waiting = next_candidate(task, self._adapters.values(), state)
-            if waiting and not (state and state.status in UNDER_WAY and not can_supersede(state)):
-                names.add(waiting.name)
+        needs = self._needs()
+        places = self._placement.of(frozenset().union(*needs.values()))
+        for task, names in needs.items():
             try:
-                loaded = await asyncio.to_thread(ensure, self._replicas, names, dict(self._adapters))
+                here = {name: places[name] for name in names}
+                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters))
             except ModelError as error:
                 self._resident[task] = frozenset()
                 self._say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
                 continue
             self._clear(f"vLLM for {task}")
-            self._resident[task] = frozenset(names)
+            self._resident[task] = names
             if loaded:
                 log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
+
+    def _needs(self) -> dict[str, frozenset[str]]:
+        tasks = {*self._tasks, *self.states}
+        return {task: wanted(task, self.states.get(task), self._adapters.values()) for task in tasks}
 
     async def look(self, now: datetime) -> list[Rollout]:
         """Answer people, start what waits, judge what runs; the routing tables that were published.
@@ -192,8 +200,10 @@ class Controller:
         state, policy = self.states.get(asked.task), self._policy(asked.task)
         table = follow(asked, state, policy, self._adapters, now, self._new_id)
         if table.action == "start" and table.candidate:
+            places = self._placement.of(frozenset([table.candidate]).union(*self._needs().values()))
+            here = {table.candidate: places[table.candidate]}
             try:
-                await asyncio.to_thread(ensure, self._replicas, {table.candidate}, dict(self._adapters))
+                await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters))
             except ModelError as error:
                 table = refused(asked, state, now, self._new_id(), f"{table.candidate} could not be loaded: {error}")
         await self._publish(table)
@@ -243,7 +253,7 @@ class Controller:
             self.decisions.pop(task, None)
             return []
         try:
-            evidence = await asyncio.to_thread(observe, self._store, state, policy, now)
+            evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait)
         except StoreError as error:
             self._say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
             return []

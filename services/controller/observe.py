@@ -45,20 +45,36 @@ class Window:
         }
 
 
-def unobservable(stage: Stage, policy: TaskPolicy) -> frozenset[Metric]:
-    """The metrics that a stage without users of the candidate cannot show."""
+def unobservable(stage: Stage, policy: TaskPolicy, copies_wait: bool) -> frozenset[Metric]:
+    """The metrics that a stage without users of the candidate cannot show.
+
+    Latency is among them where copies wait behind users' requests: they are slow by that, whatever the adapter.
+    """
     if stage.weight_bp > 0:
         return frozenset()
-    users: set[Metric] = {"satisfaction"}
-    return frozenset(users | {"completion"} if policy.completion == "outcome" else users)
+    hidden: set[Metric] = {"satisfaction"}
+    if policy.completion == "outcome":
+        hidden.add("completion")
+    if copies_wait:
+        hidden.add("latency_p95")
+    return frozenset(hidden)
 
 
-def observe(store: Questions, state: Rollout, policy: TaskPolicy, now: datetime) -> StageEvidence:
+def observe(
+    store: Questions, state: Rollout, policy: TaskPolicy, now: datetime, copies_wait: bool = False
+) -> StageEvidence:
     """Gather the evidence of a rollout's present stage.
 
     The stable arm is the concurrent one: same window, same rollout. In a shadow stage it is the
     mirrored requests as production answered them. At 100% nobody is left on it, so its counts are
     those of the stage before, frozen; without that stage in the audit log the arm is missing.
+
+    Args:
+        store: ClickHouse.
+        state: the routing table in force.
+        policy: the task's stages and gates.
+        now: the present instant.
+        copies_wait: the model servers put mirrored copies behind users' requests.
 
     Raises:
         StoreError: ClickHouse refused or is away.
@@ -67,7 +83,7 @@ def observe(store: Questions, state: Rollout, policy: TaskPolicy, now: datetime)
     if stage is None:
         return StageEvidence()
     stable, candidate = windows(store, state, stage, now)
-    hidden = unobservable(stage, policy)
+    hidden = unobservable(stage, policy, copies_wait)
     asked = [gate for gate in gates_of(policy.rollout, stage) if gate.metric not in hidden]
     return StageEvidence({gate: _evidence(store, gate, stable, candidate, policy) for gate in asked}, hidden)
 

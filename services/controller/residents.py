@@ -1,40 +1,48 @@
-"""Which adapters every replica must have in memory, and getting them there before any routing."""
+"""Which adapters the replicas must have in memory, and getting them there before any routing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter, Rollout
-from ratchet.schemas.ids import BASE
-from ratchet.services.rules.rollout import UNDER_WAY
+from ratchet.services.rules.placement import residents
+from ratchet.services.rules.rollout import UNDER_WAY, can_supersede, next_candidate
 
 
-class Replicas(Protocol):
+class ReplicaAdapters(Protocol):
     """The part of the vLLM client that is needed here; its calls block."""
 
     def models(self) -> Mapping[str, Mapping[str, str]]:
         """What each replica serves, by address; ModelError when one is away."""
         ...
 
-    def load_adapter(self, name: str, path: str) -> None:
-        """Load an adapter on every replica that lacks it; ModelError when one refuses or is away."""
+    def load_adapter(self, name: str, path: str, on: Collection[str]) -> None:
+        """Load an adapter on these replicas where they lack it; ModelError when one refuses or is away."""
         ...
 
 
-def needed(state: Rollout) -> set[str]:
-    """The adapters that a routing table may send a request to, now or at the next flip."""
-    names = {name for name in (state.stable, state.previous) if name}
-    if state.status in UNDER_WAY and state.candidate:
-        names.add(state.candidate)
-    return names - {BASE}
+def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter]) -> frozenset[str]:
+    """Name the adapters of a task's routing table, and the one whose rollout could begin now."""
+    names = residents(state) if state else set()
+    waiting = next_candidate(task, adapters, state)
+    if waiting and not (state and state.status in UNDER_WAY and not can_supersede(state)):
+        names.add(waiting.name)
+    return frozenset(names)
 
 
-def ensure(replicas: Replicas, names: set[str], registry: Mapping[str, Adapter]) -> list[str]:
-    """Load adapters wherever a replica lacks them, and see that all replicas confirm them.
+def ensure(
+    replicas: ReplicaAdapters, places: Mapping[str, Collection[str]], registry: Mapping[str, Adapter]
+) -> list[str]:
+    """Load adapters wherever a replica lacks one of its own, and see that all replicas confirm theirs.
 
     Replicas neither share loads nor keep them over a restart, so this asks each one every time.
+
+    Args:
+        replicas: the vLLM servers.
+        places: the addresses of the replicas of each adapter.
+        registry: manifests, by adapter.
 
     Returns:
         The names that some replica lacked, sorted.
@@ -43,20 +51,20 @@ def ensure(replicas: Replicas, names: set[str], registry: Mapping[str, Adapter])
         ModelError: an adapter has no manifest, a replica is away or refuses, or does not serve
             what it said it loaded.
     """
-    if not names:
+    if not places:
         return []
-    lacking = _lacking(replicas.models(), names)
+    lacking = _lacking(replicas.models(), places)
     for name in lacking:
         adapter = registry.get(name)
         if adapter is None:
             raise ModelError(f"{name} is routed to, but the registry has no manifest that says where it lies")
-        replicas.load_adapter(name, adapter.path)
-    if lacking and (still := _lacking(replicas.models(), set(lacking))):
+        replicas.load_adapter(name, adapter.path, places[name])
+    if lacking and (still := _lacking(replicas.models(), {name: places[name] for name in lacking})):
         raise ModelError(f"loaded, yet not served by every replica: {', '.join(still)}")
     return lacking
 
 
-def _lacking(served: Mapping[str, Mapping[str, str]], names: set[str]) -> list[str]:
+def _lacking(served: Mapping[str, Mapping[str, str]], places: Mapping[str, Collection[str]]) -> list[str]:
     if not served:
         raise ModelError("no vLLM replica answers")
-    return sorted(name for name in names if any(name not in models for models in served.values()))
+    return sorted(name for name, urls in places.items() if any(name not in served[url] for url in urls))

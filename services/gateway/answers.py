@@ -15,7 +15,7 @@ _DONE = b"[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The first choice, and the usage of all of them (0 where the server does not say)."""
+    """The choices, and the usage of all of them (0 where the server does not say)."""
 
     response: Response | None
     prompt_tokens: int = 0
@@ -36,16 +36,50 @@ def read_answer(raw: bytes) -> Answer:
     """
     try:
         value = orjson.loads(raw)
-        choice = value["choices"][0]
-        message = choice.get("message")
-        content = choice.get("text") if message is None else message.get("content")
-        calls = None if message is None else message.get("tool_calls") or None
-        return Answer(
-            Response(content=content, tool_calls=calls, finish_reason=choice.get("finish_reason")),
-            *_usage(value.get("usage")),
-        )
+        return Answer(_response([_choice(choice) for choice in value["choices"]]), *_usage(value.get("usage")))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(f"the model server's answer is no completion: {error!r}"[:500]) from None
+
+
+def _choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """What is logged of one choice of a whole answer."""
+    message = choice.get("message")
+    content = choice.get("text") if message is None else message.get("content")
+    calls = None if message is None else message.get("tool_calls") or None
+    return {"content": content, "tool_calls": calls, "finish_reason": choice.get("finish_reason")}
+
+
+def _response(choices: list[dict[str, Any]]) -> Response:
+    """The first choice is what judges and pairs read; the others are kept beside it."""
+    first, *others = choices
+    further = [{key: value for key, value in other.items() if value is not None} for other in others]
+    return Response(**first, further_choices=further or None)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """The pieces of one streamed choice."""
+
+    texts: list[str] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish: str | None = None
+
+    def merge(self, call: dict[str, Any]) -> None:
+        """Put one tool call's pieces together: the arguments come in parts, the rest once."""
+        whole = self.calls.setdefault(call.get("index") or 0, {"type": "function", "function": {"arguments": ""}})
+        for key in ("id", "type"):
+            if call.get(key):
+                whole[key] = call[key]
+        function = call.get("function") or {}
+        if function.get("name"):
+            whole["function"]["name"] = function["name"]
+        whole["function"]["arguments"] += function.get("arguments") or ""
+
+    def choice(self) -> dict[str, Any]:
+        """What is logged of it."""
+        calls = [self.calls[index] for index in sorted(self.calls)] or None
+        content = "".join(self.texts) if self.texts or not calls else None
+        return {"content": content, "tool_calls": calls, "finish_reason": self.finish}
 
 
 @dataclass(slots=True)
@@ -60,13 +94,11 @@ class StreamedAnswer:
     first_token: bool = False
     """A chunk with text or a tool call has come."""
     done: bool = False
-    """The stream ended as it should: with ``[DONE]`` or a finish reason."""
+    """The stream ended as it should: with ``[DONE]`` or a finish reason for every choice."""
     error: str | None = None
     """The server said that it failed, or what it sent is no completion; that event is not passed on."""
     _rest: bytes = b""
-    _texts: list[str] = field(default_factory=list)
-    _calls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    _finish: str | None = None
+    _choices: dict[int, _Gathered] = field(default_factory=dict)
     _tokens: tuple[int, int] = (0, 0)
 
     def feed(self, data: bytes) -> bytes:
@@ -94,42 +126,31 @@ class StreamedAnswer:
             if usage:
                 self._tokens = _usage(usage)
             for choice in choices or ():
-                if not choice.get("index"):
-                    self._gather(choice)
+                self._gather(choice)
         except (ValueError, TypeError, AttributeError) as error:
             self.error = f"the model server's stream is no completion: {error!r}"[:500]
             return False
         return bool(choices) or self.keep_usage or not usage
 
     def _gather(self, choice: dict[str, Any]) -> None:
+        index = choice.get("index") or 0
+        gathered = self._choices.get(index) or self._choices.setdefault(index, _Gathered())
         delta = choice.get("delta") or {}
         text = delta.get("content") or choice.get("text")
         calls = delta.get("tool_calls")
         if text:
-            self._texts.append(str(text))
+            gathered.texts.append(str(text))
         for call in calls or ():
-            self._merge(call)
+            gathered.merge(call)
         if text or calls:
             self.first_token = True
         if choice.get("finish_reason"):
-            self._finish = str(choice["finish_reason"])
-            self.done = True
-
-    def _merge(self, call: dict[str, Any]) -> None:
-        """Put one tool call's pieces together: the arguments come in parts, the rest once."""
-        whole = self._calls.setdefault(call.get("index") or 0, {"type": "function", "function": {"arguments": ""}})
-        for key in ("id", "type"):
-            if call.get(key):
-                whole[key] = call[key]
-        function = call.get("function") or {}
-        if function.get("name"):
-            whole["function"]["name"] = function["name"]
-        whole["function"]["arguments"] += function.get("arguments") or ""
+            gathered.finish = str(choice["finish_reason"])
+            self.done = all(other.finish for other in self._choices.values())
 
     def answer(self) -> Answer:
         """What has come so far; no response where nothing has."""
-        if not self._texts and not self._calls and self._finish is None:
+        begun = [self._choices[index] for index in sorted(self._choices)]
+        if not any(one.texts or one.calls or one.finish for one in begun):
             return Answer(None, *self._tokens)
-        calls = [self._calls[index] for index in sorted(self._calls)] or None
-        content = "".join(self._texts) if self._texts or not calls else None
-        return Answer(Response(content=content, tool_calls=calls, finish_reason=self._finish), *self._tokens)
+        return Answer(_response([one.choice() for one in begun]), *self._tokens)

@@ -7,18 +7,11 @@ paid for by every request of every user.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Mapping
 
-from ratchet.infra import clock
-from ratchet.infra.kafka.publisher import Publisher
-from ratchet.infra.kafka.spooled import SpoolStatus
-from ratchet.infra.keys import Keyring
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.schemas.keys import KeyScope
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.asks import CHAT, COMPLETIONS, read_ask
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter
@@ -39,18 +32,15 @@ from ratchet.services.gateway.http import (
 from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.proxy import Proxy
-from ratchet.services.gateway.recent import Origins, Recent
-from ratchet.services.gateway.record import Sources
-from ratchet.services.gateway.redact import EventRedactor
+from ratchet.services.gateway.ready import Readiness
+from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.traces import TraceDesk
 from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.admission import ANYONE, Caller
-from ratchet.services.rules.cost import PriceList
 from ratchet.services.rules.routing import choose, sticky_key
 
 Handler = Callable[[Scope, Caller, Receive, Send], Awaitable[int]]
-Checks = Mapping[str, Callable[[], bool]]
 _MODELS = "/v1/models"
 _FLUSH_S = 10.0
 _DELIVER_S = 5.0
@@ -72,7 +62,7 @@ class Gateway:
         traces: TraceDesk,
         metrics: Metrics,
         origins: Origins,
-        checks: Checks,
+        ready: Readiness,
         door: Door,
         *,
         new_id: Callable[[], str],
@@ -91,7 +81,7 @@ class Gateway:
         self._traces = traces
         self._metrics = metrics
         self._origins = origins
-        self._checks = checks
+        self._ready = ready
         self._door = door
         self._new_id = new_id
         self._max_body_bytes = max_body_bytes
@@ -143,8 +133,8 @@ class Gateway:
 
     async def _infer(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
         headers: Headers = dict(scope["headers"])
-        value = json_object(await self._body(headers, receive))
-        ask = read_ask(scope["path"], headers, value, self._tasks, caller.tenant)
+        raw = await self._body(headers, receive)
+        ask = read_ask(scope["path"], headers, json_object(raw), len(raw), self._tasks, caller.tenant)
         id = self._new_id()
         key = sticky_key(ask.user, ask.conversation_id, id)
         route = choose(self._routes.get(ask.task), key=key, inference_id=id, pinned=ask.pinned)
@@ -193,11 +183,10 @@ class Gateway:
         return 200
 
     async def _readyz(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
-        missing = [name for name, check in self._checks.items() if not await asyncio.to_thread(check)]
-        if not self._upstreams.healthy():
-            missing.append("model server")
+        missing = self._ready.missing()
         code = 503 if missing else 200
-        await send_json(send, code, {"status": "not ready" if missing else "ready", "missing": missing})
+        status = "not ready" if missing else "ready"
+        await send_json(send, code, {"status": status, "missing": missing, "away": self._ready.away})
         return code
 
     async def _exposition(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
@@ -208,7 +197,7 @@ class Gateway:
         """Start with the server; at the end, after the last answer, let mirrors finish and the events out."""
         await receive()
         await self._upstreams.start()
-        chores = [asyncio.create_task(self._deliver()), asyncio.create_task(self._door.follow())]
+        chores = [asyncio.create_task(chore) for chore in (self._deliver(), self._door.follow(), self._ready.follow())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for chore in chores:
@@ -228,99 +217,3 @@ class Gateway:
 def _task_of(name: str) -> str | None:
     match = ADAPTER_NAME.match(name)
     return match["task"] if match else None
-
-
-def create_app(
-    tasks: Mapping[str, TaskPolicy],
-    base_model: str,
-    upstreams: Sequence[str],
-    publisher: Publisher,
-    routes: RoutingTables,
-    *,
-    keys: Keyring | None = None,
-    checks: Checks | None = None,
-    spool: Callable[[], SpoolStatus] | None = None,
-    now: Callable[[], datetime] = clock.now,
-    new_id: Callable[[], str] = clock.new_id,
-    monotonic: Callable[[], float] = time.perf_counter,
-    upstream_timeout_s: float = 120.0,
-    mirror_concurrency: int = 2,
-    mirror_waiting: int = 256,
-    max_body_bytes: int = 16 * 2**20,
-    body_timeout_s: float = 30.0,
-    recent_inferences: int = 100_000,
-    recent_feedback: int = 100_000,
-    poll_s: float = 2.0,
-    keys_poll_s: float = 1.0,
-    redaction_salt: str = "",
-    prices: Mapping[str, Price] = MappingProxyType({}),
-) -> Gateway:
-    """Put the gateway together.
-
-    Args:
-        tasks: the declared tasks by name.
-        base_model: the base model's served name.
-        upstreams: the model servers' addresses, without ``/v1``.
-        publisher: takes every event; flushed when the app ends, closed by its owner.
-        routes: the routing tables, kept current by their owner.
-        keys: who may do what; None, or none ever created: everyone may do everything.
-        checks: what ``/readyz`` asks besides the model servers, by the name of what is missing.
-        spool: what the publisher's spool holds, where it has one: for the metrics.
-        now: the wall clock.
-        new_id: makes UUIDv7 ids.
-        monotonic: seconds that only grow.
-        upstream_timeout_s: the longest silence of a model server.
-        mirror_concurrency: copies that run at once.
-        mirror_waiting: copies that may wait; more are left out and counted.
-        max_body_bytes: larger requests get a 413.
-        body_timeout_s: the most seconds that a request's body may take; then it gets a 408.
-        recent_inferences: how many inferences' tasks are remembered for feedback.
-        recent_feedback: how many feedback ids are remembered for idempotence.
-        poll_s: seconds between looks at the model servers.
-        keys_poll_s: seconds between looks at the key file.
-        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
-        prices: by the name of a model or an adapter; a task's own price is in its policy.
-    """
-    metrics = Metrics(spool)
-    emitter = Emitter(publisher, metrics, EventRedactor(tasks, redaction_salt, metrics), PriceList(prices, tasks))
-    sources = Sources(now, new_id, monotonic, base_model)
-    servers = Upstreams(
-        upstreams,
-        timeout_s=upstream_timeout_s,
-        monotonic=monotonic,
-        poll_s=poll_s,
-        on_retry=metrics.retries.inc,
-    )
-
-    def mirrored(task: str, rollout_id: str) -> bool:
-        table = routes.get(task)
-        return table is not None and table.rollout_id == rollout_id and table.mirror_bp > 0
-
-    mirror = Mirror(
-        servers,
-        emitter,
-        metrics,
-        sources,
-        concurrency=mirror_concurrency,
-        waiting=mirror_waiting,
-        wanted=mirrored,
-    )
-    origins = Origins(recent_inferences)
-    return Gateway(
-        tasks,
-        routes,
-        servers,
-        emitter,
-        mirror,
-        Proxy(servers, emitter, mirror, metrics, sources, origins),
-        FeedbackDesk(tasks, origins, Recent(recent_feedback), emitter, now=now, new_id=new_id),
-        TraceDesk(tasks, base_model, origins, emitter, metrics, max_body_bytes=max_body_bytes),
-        metrics,
-        origins,
-        checks or {},
-        Door(keys, metrics, monotonic, keys_poll_s),
-        new_id=new_id,
-        max_body_bytes=max_body_bytes,
-        body_timeout_s=body_timeout_s,
-        started=int(now().timestamp()),
-    )

@@ -24,6 +24,8 @@ _NOT_PARAMS = frozenset(
     ("model", "messages", "prompt", "tools", "response_format", "user", "metadata", "stream", "stream_options")
 )
 _MAX_ID = 256
+COPY_PRIORITY = 1_000_000
+"""vLLM serves lower numbers first, and a request that names none has 0: copies come after every user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,20 @@ class Ask:
     conversation_id: str | None
     user: str | None
     stream: bool
+    size: int
+    """Bytes of the body as it came."""
     wants_usage: bool
     """Whether the client itself asked for the stream's usage chunk."""
     tags: dict[str, str]
 
 
 def read_ask(
-    path: str, headers: Mapping[bytes, bytes], value: dict[str, Any], tasks: Mapping[str, TaskPolicy], tenant: str
+    path: str,
+    headers: Mapping[bytes, bytes],
+    value: dict[str, Any],
+    size: int,
+    tasks: Mapping[str, TaskPolicy],
+    tenant: str,
 ) -> Ask:
     """Read a decoded body and its headers.
 
@@ -55,6 +64,7 @@ def read_ask(
         path: the endpoint.
         headers: the request's headers.
         value: its body.
+        size: the body's bytes.
         tasks: the declared tasks.
         tenant: whose traffic it is.
 
@@ -75,6 +85,7 @@ def read_ask(
     if stream:
         body["stream"] = True
         body["stream_options"] = {**options, "include_usage": True}
+    _priority(value.get("priority"))
     content = "messages" if path == CHAT else "prompt"
     if value.get(content) is None:
         raise bad_field(content, "missing")
@@ -93,7 +104,7 @@ def read_ask(
         )
     except ValidationError as error:
         raise bad_field(*first_problem(error)) from None
-    return Ask(path, tenant, task, pinned, body, request, conversation, user, stream, wants_usage, metadata)
+    return Ask(path, tenant, task, pinned, body, request, conversation, user, stream, size, wants_usage, metadata)
 
 
 def _resolve(model: object, header: bytes | None, tasks: Mapping[str, TaskPolicy]) -> tuple[str, str | None]:
@@ -126,6 +137,15 @@ def _streaming(value: dict[str, Any]) -> tuple[bool, bool, dict[str, Any]]:
     if not stream:
         raise bad_field("stream_options", "only goes with stream: true")
     return True, options.get("include_usage") is True, options
+
+
+def _priority(value: object) -> None:
+    """A client may put its request behind others', for a batch, but never in front of another tenant's."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COPY_PRIORITY):
+        return
+    raise bad_field(
+        "priority", f"{value!r}; allowed: a whole number from 0 (the default, first) to {COPY_PRIORITY - 1}"
+    )
 
 
 def _metadata(value: object) -> dict[str, str]:
@@ -173,9 +193,10 @@ def _prompt(prompt: object) -> str | list[str]:
     raise bad_field("prompt", "allowed: a text or a list of texts (lists of token ids are not taken)")
 
 
-def mirrored_body(ask: Ask) -> dict[str, Any]:
-    """The copy for the candidate: the same, but answered whole."""
-    return {key: item for key, item in ask.body.items() if key not in ("stream", "stream_options")}
+def mirrored_body(ask: Ask, *, low_priority: bool) -> dict[str, Any]:
+    """The copy for the candidate: the same, but answered whole and, with ``low_priority``, after every user."""
+    body = {key: item for key, item in ask.body.items() if key not in ("stream", "stream_options")}
+    return body | {"priority": COPY_PRIORITY} if low_priority else body
 
 
 __all__ = ["CHAT", "COMPLETIONS", "Ask", "Refused", "mirrored_body", "read_ask"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ratchet.infra.kafka.spooled import SpoolStatus
+from ratchet.services.gateway.replicas import Replica
 
+_STATES = {"closed": 0, "half-open": 1, "open": 2}
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _KNOWN = 1024
@@ -41,6 +43,12 @@ class Metrics:
         self.cost = Counter("ratchet_cost_usd", "Cost in USD", ["task", "adapter", "stage"], registry=registry)
         # Requests sent again to another replica before the first byte.
         self.retries = Counter("ratchet_upstream_retries", "Retries on another replica", registry=registry)
+        self.transitions = Counter(
+            "ratchet_upstream_transitions",
+            "Changes of a model server's circuit, by its new state",
+            ["replica", "state"],
+            registry=registry,
+        )
         # One observation an attempt that answered, client hang-ups left out.
         self.latency = Histogram(
             "llm_adapter_latency_seconds",
@@ -69,6 +77,8 @@ class Metrics:
             "ratchet_redactions", "Values redacted before Kafka", ["task", "kind"], registry=registry
         )
         self.waiting = Gauge("ratchet_events_waiting", "Events that Kafka has not confirmed yet", registry=registry)
+        # What the gateway needs or wants beside itself: 1 while it is there. Without "broker" events wait on disk.
+        self.parts = Gauge("ratchet_part_up", "What the gateway depends on is there", ["part"], registry=registry)
         # 1 while the key file cannot be read: revocations do not arrive until a person looks.
         self.keys_stale = Gauge("ratchet_keys_stale", "The key file cannot be read", registry=registry)
         # Spans of POST /v1/traces: made an inference, no call of a model, or refused with a reason.
@@ -95,9 +105,32 @@ class Metrics:
         self.mirrors = Counter("ratchet_mirrors", "Mirrored requests by outcome", ["status"], registry=registry)
         self.mirrors_skipped = Counter("ratchet_mirrors_skipped", "Mirrors left out under load", registry=registry)
 
+    def watch(self, replicas: Iterable[Replica]) -> None:
+        """Show the model servers' circuits and what each has in flight, read at each exposition."""
+        state = Gauge(
+            "ratchet_upstream_state",
+            "A model server's circuit: 0 closed, 1 half-open, 2 open",
+            ["replica"],
+            registry=self.registry,
+        )
+        in_flight = Gauge(
+            "ratchet_upstream_in_flight", "Requests at a model server", ["replica"], registry=self.registry
+        )
+        for replica in replicas:
+            state.labels(replica.name).set_function(partial(_state, replica))
+            in_flight.labels(replica.name).set_function(partial(_in_flight, replica))
+
     def exposition(self) -> bytes:
         """All of them in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _state(replica: Replica) -> float:
+    return _STATES[replica.circuit.state]
+
+
+def _in_flight(replica: Replica) -> float:
+    return replica.in_flight
 
 
 def _now(spool: Callable[[], SpoolStatus], name: str) -> float:

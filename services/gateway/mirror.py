@@ -1,13 +1,14 @@
 """Copies of production requests for the candidate, after the user has the answer and never in the way.
 
-A copy waits for a free place of its own; when too many wait, new ones are left out (and counted):
-under load the mirror gives way first, users never do. Streams are mirrored as whole answers.
+A copy waits for a free place of its own; when too many wait, or too much, new ones are left out (and
+counted): under load the mirror gives way first, users never do. Streams are mirrored as whole answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from ratchet.schemas.errors import ModelError
 from ratchet.services.gateway.answers import read_answer
@@ -15,12 +16,12 @@ from ratchet.services.gateway.asks import Ask, mirrored_body
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, shadow_event
-from ratchet.services.gateway.upstream import UpstreamFailure, Upstreams
+from ratchet.services.gateway.upstream import Unavailable, UpstreamFailure, Upstreams
 from ratchet.services.rules.routing import Leg
 
 
 class Mirror:
-    """Runs the copies, ``concurrency`` at a time, with at most ``waiting`` more in the queue."""
+    """Runs the copies, ``concurrency`` at a time, with at most ``waiting`` more and ``most_bytes`` in all."""
 
     def __init__(
         self,
@@ -31,9 +32,25 @@ class Mirror:
         *,
         concurrency: int,
         waiting: int,
+        most_bytes: int,
+        low_priority: bool = False,
         wanted: Callable[[str, str], bool] = lambda _task, _rollout_id: True,
     ) -> None:
-        """Know where copies go, and whether a task's rollout still wants one; nothing runs yet."""
+        """Know where copies go; nothing runs yet.
+
+        Args:
+            upstreams: the model servers.
+            emitter: takes the shadow events.
+            metrics: counts copies.
+            sources: time and ids.
+            concurrency: copies that run at once.
+            waiting: copies that may wait for that; more are left out.
+            most_bytes: of the request bodies of all copies that wait or run: the number of copies bounds no
+                memory while one body may have megabytes.
+            low_priority: copies say that they may wait; only servers that schedule by priority take that.
+            wanted: whether a task's rollout still wants a copy that waited.
+        """
+        self._low_priority = low_priority
         self._wanted = wanted
         self._upstreams = upstreams
         self._emitter = emitter
@@ -41,20 +58,24 @@ class Mirror:
         self._sources = sources
         self._places = asyncio.Semaphore(concurrency)
         self._most = concurrency + waiting
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
         """Queue one copy; returns at once."""
-        if len(self._tasks) >= self._most:
+        if len(self._tasks) >= self._most or self._bytes + ask.size > self._most_bytes:
             self._metrics.mirrors_skipped.inc()
             return
         task = asyncio.create_task(self._copy(ask, candidate, inference_id, rollout_id))
         self._tasks.add(task)
+        self._bytes += ask.size
         self._metrics.mirrors_in_flight.set(len(self._tasks))
-        task.add_done_callback(self._forget)
+        task.add_done_callback(partial(self._forget, size=ask.size))
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
+        self._bytes -= size
         self._metrics.mirrors_in_flight.set(len(self._tasks))
 
     async def _copy(self, ask: Ask, candidate: str, inference_id: str, rollout_id: str) -> None:
@@ -66,9 +87,12 @@ class Mirror:
             status: Status = "ok"
             answer, problem = NOTHING, None
             try:
-                body = mirrored_body(ask) | {"model": candidate}
-                async with self._upstreams.open(ask.path, body) as response:
+                body = mirrored_body(ask, low_priority=self._low_priority) | {"model": candidate}
+                async with self._upstreams.open(ask.path, body, last_resort=False) as response:
                     answer = read_answer(await response.read())
+            except Unavailable:
+                self._metrics.mirrors_skipped.inc()  # no server is well: what it can do is the users'
+                return
             except ModelError as error:
                 status = error.kind if isinstance(error, UpstreamFailure) else "error"
                 problem = str(error)

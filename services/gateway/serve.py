@@ -19,9 +19,11 @@ from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
 from ratchet.schemas.policies import Price, TaskPolicy
 from ratchet.schemas.topics import ROLLOUT
-from ratchet.services.gateway.app import create_app
+from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.patience import patient
 from ratchet.services.gateway.routes import RoutingTables
+from ratchet.services.rules.circuit import Thresholds
+from ratchet.services.rules.placement import Placement
 
 _SHUTDOWN_S = 30
 _BACKLOG = 2048
@@ -39,6 +41,10 @@ def serve(
     publisher: Publisher,
     keys: Keyring,
     spool: Callable[[], SpoolStatus] | None = None,
+    accepts: Callable[[], bool] = lambda: True,
+    placement: Placement | None = None,
+    thresholds: Thresholds = Thresholds(),
+    copies_wait: bool = False,
     upstream_timeout_s: float = 120.0,
     mirror_concurrency: int = 2,
     max_body_bytes: int = 16 * 2**20,
@@ -58,6 +64,10 @@ def serve(
         publisher: takes the events; closed at the end.
         keys: who may do what; followed while the gateway runs.
         spool: what the publisher's spool holds, where it has one.
+        accepts: whether the publisher takes events.
+        placement: which model servers have which adapter; None: all have all.
+        thresholds: when a model server is left alone.
+        copies_wait: the model servers schedule by priority.
         upstream_timeout_s: the longest silence of a model server.
         mirror_concurrency: mirrored requests that run at once.
         max_body_bytes: larger requests get a 413.
@@ -75,8 +85,12 @@ def serve(
         publisher,
         routes,
         keys=keys,
-        checks={"broker": lambda: broker_answers(bootstrap), "routing tables": lambda: tail.caught_up(0.0)},
+        needed={"routing tables": lambda: tail.caught_up(0.0), "spool": accepts},
+        wanted={"broker": lambda: broker_answers(bootstrap)},
         spool=spool,
+        placement=placement,
+        thresholds=thresholds,
+        copies_wait=copies_wait,
         upstream_timeout_s=upstream_timeout_s,
         mirror_concurrency=mirror_concurrency,
         max_body_bytes=max_body_bytes,

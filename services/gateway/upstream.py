@@ -1,24 +1,25 @@
-"""The model servers: one HTTP client over all replicas, least-loaded choice, cool-down, health.
+"""The model servers: one HTTP client over all replicas, and a look at each every few seconds.
 
 A request is sent again only while nothing of an answer has come, and only for what is the
-replica's fault and not the adapter's: no connection, a connection lost, or 503.
+replica's fault and not the adapter's: no connection, a connection lost, or 503. Which replica is
+asked, and which is left alone for a while, is `replicas.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
 import orjson
 
 from ratchet.schemas.errors import ModelError
+from ratchet.services.gateway.replicas import Replica, Replicas, Sent
+from ratchet.services.rules.circuit import State, Thresholds
 
-log = logging.getLogger("ratchet.gateway")
 _CLIENT_FAULTS = frozenset((400, 413, 422))
 """Statuses by which a model server says that the request itself is wrong; everything else is a failure."""
 _CONNECT_S = 5.0
@@ -36,6 +37,10 @@ class UpstreamFailure(ModelError):
         self.code = code
 
 
+class Unavailable(UpstreamFailure):
+    """Every replica is left alone for now, and the request is none that is sent all the same."""
+
+
 class UpstreamRefusal(ModelError):
     """The client's fault (400, 413, 422): passed on with its status and body."""
 
@@ -44,19 +49,6 @@ class UpstreamRefusal(ModelError):
         super().__init__(f"the model server refused the request with {code}")
         self.code = code
         self.body = body
-
-
-@dataclass(slots=True, eq=False)
-class Replica:
-    """One model server and what is known of it."""
-
-    url: str
-    in_flight: int = 0
-    healthy: bool = False
-    """It took the last connection: a poll of its models succeeded, and none was refused since."""
-    models: frozenset[str] = frozenset()
-    down_until: float = 0.0
-    last_used: int = 0
 
 
 class Upstreams:
@@ -68,9 +60,12 @@ class Upstreams:
         *,
         timeout_s: float,
         monotonic: Callable[[], float],
-        cooldown_s: float = 2.0,
+        thresholds: Thresholds = Thresholds(),
+        jitter: Callable[[], float] = random.random,
+        preference: Callable[[str], Sequence[str] | None] = lambda _model: None,
         poll_s: float = 2.0,
         on_retry: Callable[[], None] = lambda: None,
+        on_change: Callable[[str, State], None] = lambda _replica, _state: None,
     ) -> None:
         """Know the replicas; nothing is opened before `start`.
 
@@ -78,19 +73,26 @@ class Upstreams:
             urls: addresses without ``/v1``.
             timeout_s: the longest silence of a server, before and between bytes.
             monotonic: seconds that only grow.
-            cooldown_s: how long a replica that just failed is left alone where there is another.
+            thresholds: when a replica's circuit opens.
+            jitter: draws a number from 0 to 1 for each cool-down.
+            preference: the order in which replicas are preferred for a model; None: they are all the same to it.
             poll_s: seconds between two looks at each replica's ``/v1/models``.
             on_retry: called for each request that is sent again.
+            on_change: told a replica's name and its circuit's new state.
         """
-        self.replicas = [Replica(url.rstrip("/")) for url in urls]
+        self._replicas = Replicas(
+            urls, now=monotonic, thresholds=thresholds, jitter=jitter, preference=preference, on_change=on_change
+        )
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=timeout_s)
-        self._monotonic = monotonic
-        self._cooldown_s = cooldown_s
         self._poll_s = poll_s
         self._on_retry = on_retry
-        self._uses = 0
         self._session: aiohttp.ClientSession | None = None
         self._poller: asyncio.Task[None] | None = None
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """Every replica, as it is now."""
+        return self._replicas.all
 
     async def start(self) -> None:
         """Open the client and begin to watch the replicas."""
@@ -118,107 +120,104 @@ class Upstreams:
         return any(replica.healthy for replica in self.replicas)
 
     @contextlib.asynccontextmanager
-    async def open(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def open(
+        self, path: str, body: dict[str, Any], *, last_resort: bool = True
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and give its 200 response, whose body is not read yet; closes it at the end.
 
+        Args:
+            path: the endpoint.
+            body: the request; ``model`` is the served name.
+            last_resort: try even where every replica is left alone for now.
+
         Raises:
-            UpstreamFailure: no replica gave an answer.
+            UpstreamFailure: no replica gave an answer (`Unavailable`: none was asked).
             UpstreamRefusal: the server says that the request is wrong.
         """
-        response, replica = await self._send(path, orjson.dumps(body), str(body["model"]))
+        response, sent = await self._send(path, orjson.dumps(body), str(body["model"]), last_resort)
+        name = sent.replica.name
         try:
             yield response
+            sent.answered()
         except TimeoutError as error:
-            raise UpstreamFailure(f"{replica.url}: no bytes within the timeout", kind="timeout") from error
+            sent.failed(whole=True)
+            raise UpstreamFailure(f"{name}: no bytes within the timeout", kind="timeout") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamFailure(f"{replica.url}: {error!r}") from error
+            sent.failed(whole=True)
+            raise UpstreamFailure(f"{name}: {error!r}") from error
+        except ModelError:
+            sent.failed(whole=False)  # an answer, but none that its reader can use
+            raise
         finally:
-            replica.in_flight -= 1
+            sent.end()
             # A response that is not read to its end cannot share its connection: closing tells the server to stop.
             if response.content.at_eof():
                 response.release()
             else:
                 response.close()
 
-    async def _send(self, path: str, payload: bytes, model: str) -> tuple[aiohttp.ClientResponse, Replica]:
-        """Try replicas until one answers; the returned replica counts the request as in flight."""
-        refused: set[str] = set()
-        failure = UpstreamFailure("no model server is configured")
+    async def _send(
+        self, path: str, payload: bytes, model: str, last_resort: bool
+    ) -> tuple[aiohttp.ClientResponse, Sent]:
+        """Try replicas until one answers; the request counts as in flight until its `Sent` is ended."""
+        failed: set[str] = set()
+        dropped: set[str] = set()
+        failure: UpstreamFailure = Unavailable("every model server is left alone for now")
+        # once each, and one more for a kept-alive connection that was closed just as it was used
         for attempt in range(len(self.replicas) + 1):
-            replica = self._pick(model, refused)
-            if replica is None:
+            sent = self._replicas.send(model, failed, last_resort=last_resort)
+            if sent is None:
                 break
             if attempt:
                 self._on_retry()
-            replica.in_flight += 1
+            url = sent.replica.url
             try:
-                return await self._post(replica, path, payload), replica
+                return await self._post(sent, path, payload, dropped), sent
             except _Again as again:
-                replica.in_flight -= 1
+                sent.end()
                 failure = again.failure
                 if again.elsewhere:
-                    refused.add(replica.url)
+                    failed.add(url)
+                else:
+                    dropped.add(url)
             except BaseException:
-                replica.in_flight -= 1
+                sent.end()
                 raise
         raise failure
 
-    async def _post(self, replica: Replica, path: str, payload: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, sent: Sent, path: str, payload: bytes, dropped: set[str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() comes first"
+        url, name = sent.replica.url, sent.replica.name
         try:
-            response = await self._session.post(replica.url + path, data=payload)
+            response = await self._session.post(url + path, data=payload)
             if response.status == 200:
                 return response
             async with response:
                 raw = await response.read()
         except TimeoutError as error:
-            self._cool(replica)
-            failure = UpstreamFailure(f"{replica.url}: no answer within the timeout", kind="timeout")
+            sent.failed(whole=True)
+            failure = UpstreamFailure(f"{name}: no answer within the timeout", kind="timeout")
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise _Again(failure, elsewhere=True) from error
             raise failure from error
         except (aiohttp.ClientError, OSError) as error:
-            # A server may close a kept-alive connection just as it is used: that is worth a second try on itself.
-            stale = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
+            # A server may close a kept-alive connection just as it is used: that is worth one more try on
+            # itself, and says nothing of the server yet.
+            stale = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError) and url not in dropped
             if not stale:
-                self._down(replica, repr(error))
-            raise _Again(UpstreamFailure(f"{replica.url}: {error!r}"), elsewhere=not stale) from error
+                sent.failed(whole=True)
+            raise _Again(UpstreamFailure(f"{name}: {error!r}"), elsewhere=not stale) from error
+        if response.status < 500:
+            sent.answered()
         if response.status in _CLIENT_FAULTS:
             raise UpstreamRefusal(response.status, raw)
         text = raw[:500].decode("utf-8", "replace")
-        failure = UpstreamFailure(f"{replica.url}: HTTP {response.status}: {text}", code=response.status)
+        failure = UpstreamFailure(f"{name}: HTTP {response.status}: {text}", code=response.status)
         if response.status == 503:
-            self._cool(replica)
+            sent.failed(whole=True)
             raise _Again(failure, elsewhere=True)
+        sent.failed(whole=False)  # nothing where it was an answer
         raise failure
-
-    def _pick(self, model: str, refused: set[str]) -> Replica | None:
-        """The least loaded replica, those in cool-down or without the adapter last."""
-        now = self._monotonic()
-        allowed = [replica for replica in self.replicas if replica.url not in refused]
-        if not allowed:
-            return None
-        chosen = min(
-            allowed,
-            key=lambda r: (
-                r.down_until > now,
-                bool(r.models) and model not in r.models,
-                r.in_flight,
-                r.last_used,
-            ),
-        )
-        self._uses += 1
-        chosen.last_used = self._uses
-        return chosen
-
-    def _cool(self, replica: Replica) -> None:
-        replica.down_until = self._monotonic() + self._cooldown_s
-
-    def _down(self, replica: Replica, reason: str) -> None:
-        self._cool(replica)
-        if replica.healthy:
-            log.warning("model server %s is down: %s", replica.url, reason)
-        replica.healthy = False
 
     async def refresh(self) -> None:
         """Look at every replica's ``/v1/models`` now."""
@@ -234,11 +233,9 @@ class Upstreams:
                 listed = orjson.loads(await response.read())
                 models = frozenset(str(item["id"]) for item in listed["data"])
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            self._down(replica, repr(error))
+            self._replicas.missed(replica, repr(error))
             return
-        if not replica.healthy:
-            log.info("model server %s is up with %d models", replica.url, len(models))
-        replica.healthy, replica.models, replica.down_until = True, models, 0.0
+        self._replicas.seen(replica, models)
 
     async def _watch(self) -> None:
         while True:

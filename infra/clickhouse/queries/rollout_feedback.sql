@@ -1,5 +1,6 @@
 -- What did users say of one arm's answers ('stable' or 'canary'): thumbs or outcomes, the last word each?
--- Feedback on a whole conversation counts once, for the arm's last answer in it.
+-- Feedback on a whole conversation counts once, for the arm's last answer in it: never for a call that
+-- failed, since what the user then saw was a fallback's.
 -- failures_count: a call without an answer counts as 0, whether or not somebody said so.
 WITH
     calls AS
@@ -8,7 +9,8 @@ WITH
             id,
             conversation_id,
             status IN ('error', 'timeout') AS failed,
-            conversation_id != '' AND row_number() OVER (PARTITION BY conversation_id ORDER BY at DESC, id DESC) = 1
+            conversation_id != '' AND NOT failed
+                AND row_number() OVER (PARTITION BY conversation_id, failed ORDER BY at DESC, id DESC) = 1
                 AS last_of_conversation
         FROM ratchet.inferences
         WHERE stage = {arm:String} AND status != 'cancelled'

@@ -18,6 +18,7 @@ from ratchet.schemas.errors import StoreError
 from ratchet.schemas.events import Operator, Rollout
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.controller.controller import Controller
+from ratchet.services.rules.placement import Placement
 
 POLICY = TaskPolicy.model_validate(
     {
@@ -45,7 +46,7 @@ EVERY = timedelta(seconds=100)
 class Loop:
     """A controller whose tables are stored and come back, as through Kafka."""
 
-    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None) -> None:
+    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None, per_replica: int | None = None) -> None:
         self.traffic, self.replicas = traffic, replicas
         self.now: datetime = traffic.start
         self.publisher = MemoryPublisher()
@@ -53,6 +54,7 @@ class Loop:
             store=store or traffic.store,
             publisher=self.publisher,
             replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
+            placement=Placement(tuple(replica.url for replica in replicas), per_replica),
             tasks={traffic.task: POLICY},
             clock=lambda: self.now,
             new_id=lambda: traffic.new_id(self.now),
@@ -202,6 +204,21 @@ async def test_a_restarted_replica_gets_its_adapters_back(traffic: Any, replicas
     replicas[0].adapters.clear()
     await loop.tick(1)
     assert replicas[0].adapters.keys() == {first.candidate}
+
+
+async def test_adapters_that_are_too_many_lie_on_their_own_replicas(traffic: Any, replicas: list[Any]) -> None:
+    """The second adapter is one too many for each replica: it is loaded on its two of three, and rolled out."""
+    replicas.append(type(replicas[0])())
+    loop = Loop(traffic, replicas, per_replica=1)
+    first = await loop.begin(1)
+    assert all(replica.loads == [first.candidate] for replica in replicas)
+    loop.asks("promote", full=True)
+    await loop.tick(1)
+    second = await loop.begin(2)
+    homes = Placement(tuple(replica.url for replica in replicas), 1).of([first.candidate, second.candidate])
+    having = {replica.url for replica in replicas if second.candidate in replica.loads}
+    assert having == set(homes[second.candidate])
+    assert len(having) == 2
 
 
 async def test_a_newer_adapter_supersedes_one_that_nobody_saw_and_waits_for_one_that_users_see(

@@ -132,6 +132,12 @@ def metric(url: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
+def readiness(url: str) -> tuple[list[str], list[str]]:
+    """What the gateway says is missing, and what is away."""
+    said = httpx.get(f"{url}/readyz").json()
+    return said["missing"], said["away"]
+
+
 def kill_often(start: Any, bootstrap: str, sender: Sender, kills: int) -> None:
     """Start the gateway and kill it in the middle of its work, several times."""
     for _ in range(kills):
@@ -188,7 +194,11 @@ def test_kills_while_kafka_is_away(gateway: Any, tmp_path: Path) -> None:
 
 @pytest.mark.connected
 def test_kafka_comes_while_the_gateway_runs(gateway: Any, tmp_path: Path) -> None:
-    """Feedback on one conversation that waited on disk for the broker reaches the topic whole and in order."""
+    """Feedback that waited on disk for the broker reaches the topic whole and in order.
+
+    Readiness follows whether the gateway can serve: it lacks the routing tables until it has read them once,
+    and a broker that is gone again is named, and no more.
+    """
     port = free_port()
     bootstrap = f"127.0.0.1:{port}"
     gateway(bootstrap)
@@ -199,9 +209,12 @@ def test_kafka_comes_while_the_gateway_runs(gateway: Any, tmp_path: Path) -> Non
         for number in range(300):
             assert client.post("/v1/feedback", json=body | {"value": f"{number}"}).status_code == 202
     assert metric(gateway.url, "ratchet_spool_records") == 300
+    wait_for(lambda: readiness(gateway.url) == (["routing tables", "model server"], ["broker"]))
     with Supervisor(grace_s=0.1) as supervisor:
         supervisor.start(Child("kafka", broker_command(port), tmp_path / "broker.log", BrokerProbe(bootstrap)))
         ensure_topics(bootstrap)
         wait_for(lambda: metric(gateway.url, "ratchet_spool_records") == 0)
         values = [json.loads(record.value or b"{}") for record in read_all(bootstrap, "ratchet.feedback")]
+        wait_for(lambda: readiness(gateway.url) == (["model server"], []))
+    wait_for(lambda: readiness(gateway.url) == (["model server"], ["broker"]))
     assert [value["value"] for value in values] == [f"{number}" for number in range(300)]

@@ -73,6 +73,21 @@ def test_only_this_rollouts_calls_since_the_stage_began_count(traffic: Any) -> N
     assert seen(traffic, state, task).candidate == Sample.proportion(4, 1)
 
 
+@pytest.mark.parametrize("copies_wait", [False, True])
+def test_copies_that_wait_show_no_latency(traffic: Any, copies_wait: bool) -> None:
+    """Behind users a copy is slow whatever the adapter: its latency is evidence only where it does not wait."""
+    stages = [Stage(name="shadow", mirror_bp=10_000), *STAGES]
+    gates = [Gate(metric="latency_p95", margin=0.2), Gate(metric="error_rate", margin=0.1)]
+    task = TaskPolicy(rollout=RolloutPolicy(stages=stages, gates=gates))
+    name = traffic.adapter(1).name
+    state = begin(traffic.task, name, task.rollout, None, traffic.start, traffic.new_id(), traffic.new_id())
+    traffic.mirror(state, traffic.calls(state, "stable", traffic.start, 30), completed=30, latency_ms=900)
+    now = traffic.start + timedelta(seconds=60)
+    evidence = observe(traffic.store, state, task, now, copies_wait)
+    assert ("latency_p95" in evidence.unobservable) is copies_wait
+    assert {gate.metric for gate in evidence.by_gate} == {"error_rate"} | ({"latency_p95"} - evidence.unobservable)
+
+
 def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
     """A score sampled at 10% stands for ten; n is Kish's effective size; a later score replaces the earlier."""
     state, task = running(traffic, Gate(metric="judge_score", margin=0.1))

@@ -25,7 +25,7 @@ import uvicorn
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.events import Inference
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.gateway.app import create_app
+from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables
 
 pytestmark = pytest.mark.connected

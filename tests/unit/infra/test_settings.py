@@ -33,6 +33,8 @@ def test_without_anything_the_embedded_parts_are_meant(tmp_path: Path) -> None:
     assert settings.clickhouse == "http://127.0.0.1:18123/ratchet"
     assert settings.vllm == ["http://127.0.0.1:18000"]
     assert not settings.idempotence
+    assert settings.prioritises, "the embedded vLLM is started so"
+    assert settings.adapters_per_replica is None
 
 
 def test_three_settings_make_it_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +47,9 @@ def test_three_settings_make_it_production(tmp_path: Path, monkeypatch: pytest.M
     assert settings.clickhouse == "https://me:secret@ch:8443/ratchet"
     assert settings.vllm == ["http://a:8000", "http://b:8000"]
     assert settings.idempotence
+    assert not settings.prioritises
+    monkeypatch.setenv("RATCHET_VLLM_PRIORITY", "true")
+    assert load(write(tmp_path, "")).prioritises
     assert "secret" not in repr(settings)
 
 

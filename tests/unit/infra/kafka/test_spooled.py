@@ -186,10 +186,12 @@ def test_a_full_spool_is_said_to_the_caller(make: Make) -> None:
     publisher, client = make(max_bytes=5000)
     with pytest.raises(BrokerError, match="spool is full"):
         publish(publisher, 1000)
+    assert not publisher.accepts()
     taken = publisher.status().records
     assert client.handed == list(range(taken))
     client.deliver(*range(taken))
     until(lambda: publisher.status().bytes < 3000)
+    assert publisher.accepts()
     publish(publisher, 1)
 
 

@@ -16,6 +16,7 @@ def test_the_command_line_allows_adapters_at_runtime() -> None:
     assert argv[argv.index("--max-lora-rank") + 1] == "16"
     assert argv[argv.index("--model") + 1] == "/models/base"
     assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert argv[argv.index("--scheduling-policy") + 1] == "priority"
     env = server.env({"PATH": "/bin", "OMP_NUM_THREADS": "64"})
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert env["PATH"] == "/bin"

@@ -77,6 +77,23 @@ def test_a_replica_that_forgot_gets_its_adapter_back(client: VllmClient, replica
     assert replicas.loads == 3
 
 
+def test_a_load_goes_to_the_replicas_that_were_named(client: VllmClient, replicas: Replicas) -> None:
+    """Where adapters are spread the others are left as they are."""
+    client.load_adapter(NAME, "/adapters/1", on=[B])
+    assert (replicas.adapters["a"], replicas.adapters["b"]) == ({}, {NAME: "/adapters/1"})
+
+
+def test_messages_carry_no_password(replicas: Replicas) -> None:
+    """An address may have credentials; what is said of it has none."""
+    replicas.away.add("a")
+    with (
+        VllmClient(["http://user:secret@a:1"], transport=httpx.MockTransport(replicas)) as client,
+        pytest.raises(ModelError, match="vLLM at http://a:1/v1/models is away") as raised,
+    ):
+        client.models()
+    assert "secret" not in str(raised.value)
+
+
 def test_a_used_name_is_not_given_to_another_path(client: VllmClient) -> None:
     """vLLM's prefix cache would mix the two."""
     client.load_adapter(NAME, "/adapters/1")

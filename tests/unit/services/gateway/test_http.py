@@ -32,6 +32,9 @@ HELLO = [{"role": "user", "content": "Hello"}]
         ("stream_options", {"stream_options": {"include_usage": True}}),
         ("stream_options", {"stream": True, "stream_options": 1}),
         ("user", {"user": 5}),
+        ("priority", {"priority": -1}),
+        ("priority", {"priority": 1_000_000}),
+        ("priority", {"priority": True}),
         ("metadata", {"metadata": "x"}),
         ("metadata.a", {"metadata": {"a": 1}}),
         ("metadata.conversation_id", {"metadata": {"conversation_id": "c" * 300}}),
@@ -81,13 +84,24 @@ def test_paths_and_methods(refusing: Any) -> None:
 def test_ready_names_what_is_missing(serve: Any) -> None:
     """Alive at once; ready only when every check and a model server say so, and else the names of what is missing."""
     state = {"broker": True, "routing tables": False}
-    world = serve(checks={name: lambda name=name: state[name] for name in state})
+    world = serve(needed={name: lambda name=name: state[name] for name in state})
     assert httpx.get(f"{world.url}/healthz").status_code == 200
     httpx.get(f"{world.url}/v1/models")  # looks at the model servers now
     response = httpx.get(f"{world.url}/readyz")
     assert (response.status_code, response.json()["missing"]) == (503, ["routing tables"])
     state["routing tables"] = True
     assert httpx.get(f"{world.url}/readyz").status_code == 200
+
+
+def test_ready_without_what_may_be_away(serve: Any) -> None:
+    """While Kafka is away events wait on disk: the gateway serves and says so, and names what is away."""
+    state = {"broker": False}
+    world = serve(wanted={"broker": lambda: state["broker"]})
+    world.await_metric('ratchet_part_up{part="broker"} 0.0')
+    httpx.get(f"{world.url}/v1/models")  # looks at the model servers now
+    response = httpx.get(f"{world.url}/readyz")
+    assert (response.status_code, response.json()) == (200, {"status": "ready", "missing": [], "away": ["broker"]})
+    world.await_metric('ratchet_part_up{part="model server"} 1.0')
 
 
 def test_metrics_by_adapter_and_stage(world: Any) -> None:

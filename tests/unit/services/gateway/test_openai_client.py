@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from ratchet.schemas.events import Inference
 
@@ -123,6 +125,106 @@ def test_text_completions(world: Any, client: openai.OpenAI) -> None:
     first, second = world.events(Inference, 2)
     assert (first.request.prompt, second.request.prompt) == ("Say", ["Say"])
     assert second.response.content == "All is well"
+
+
+def test_every_choice_is_logged(world: Any, client: openai.OpenAI) -> None:
+    """With n=2 the client gets both choices, and the event has the first as its answer and the other beside it."""
+    answer = client.chat.completions.create(model="bare", messages=HELLO, n=2)
+    assert [choice.message.content for choice in answer.choices] == ["All is well"] * 2
+    chunks = list(client.chat.completions.create(model="bare", messages=HELLO, n=2, stream=True))
+    texts = {0: "", 1: ""}
+    for chunk in chunks:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == dict.fromkeys((0, 1), "All is well")
+    client.chat.completions.create(model="bare", messages=HELLO, tools=TOOLS, n=2)
+    whole, streamed, calls = world.events(Inference, 3)
+    for event in (whole, streamed):
+        assert event.response.content == "All is well"
+        assert event.response.further_choices == [{"content": "All is well", "finish_reason": "stop"}]
+    (other,) = calls.response.further_choices
+    assert (other["tool_calls"], other["finish_reason"]) == (calls.response.tool_calls, "tool_calls")
+
+
+def test_one_choice_is_logged_as_ever(world: Any, client: openai.OpenAI) -> None:
+    """Without n the event has no field for further choices."""
+    client.chat.completions.create(model="bare", messages=HELLO)
+    assert b"further_choices" not in world.events(Inference, 1)[0].to_bytes()
+
+
+def test_logprobs_pass_through(client: openai.OpenAI) -> None:
+    """Whole and streamed, each token comes with its log-probability."""
+    answer = client.chat.completions.create(model="bare", messages=HELLO, logprobs=True)
+    said: Any = answer.choices[0].logprobs
+    assert [(token.token, token.logprob) for token in said.content] == [("All", -0.5), (" is", -0.5), (" well", -0.5)]
+    chunks = list(client.chat.completions.create(model="bare", messages=HELLO, logprobs=True, stream=True))
+    said = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [one.content[0].token for one in said if one] == ["All", " is", " well"]
+
+
+class Ticket(BaseModel):
+    """What the client asks for by ``response_format``."""
+
+    order: int
+
+
+def test_structured_outputs(world: Any, client: openai.OpenAI) -> None:
+    """The client's parse and its streaming helper send a JSON Schema and read the answer by it."""
+    world.peer.words = ('{"order"', ":", " 7}")
+    parsed = client.chat.completions.parse(model="bare", messages=HELLO, response_format=Ticket)
+    assert parsed.choices[0].message.parsed == Ticket(order=7)
+    with client.chat.completions.stream(model="bare", messages=HELLO, response_format=Ticket) as stream:
+        deltas = [event.delta for event in stream if event.type == "content.delta"]
+        final = stream.get_final_completion()
+    assert deltas == ['{"order"', ":", " 7}"]
+    assert final.choices[0].message.parsed == Ticket(order=7)
+    for event in world.events(Inference, 2):
+        assert event.request.response_format["json_schema"]["schema"]["required"] == ["order"]
+        assert event.response.content == '{"order": 7}'
+
+
+def test_the_stream_helper_tells_of_tool_calls(client: openai.OpenAI) -> None:
+    """Its events for a tool's arguments come as they come."""
+    with client.chat.completions.stream(model="bare", messages=HELLO, tools=TOOLS) as stream:
+        kinds = [event.type for event in stream]
+    assert kinds.count("tool_calls.function.arguments.delta") >= 2
+    assert "tool_calls.function.arguments.done" in kinds
+
+
+def test_the_clients_retry_is_answered(world: Any) -> None:
+    """A 502 that passes is nothing to the app: the client tries again by itself, and both tries are logged."""
+    world.peer.faults["tiny"] = [503]
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=2) as client:
+        assert client.chat.completions.create(model="bare", messages=HELLO).choices[0].message.content == "All is well"
+    assert {event.status for event in world.events(Inference, 2)} == {"error", "ok"}
+
+
+def test_a_timeout_in_mid_stream(world: Any, client: openai.OpenAI) -> None:
+    """A client that waits too long for the next chunk gives up; the event has what came until then."""
+    world.hold()
+    chunks = client.with_options(timeout=0.3).chat.completions.create(model="bare", messages=HELLO, stream=True)
+    with pytest.raises((openai.APITimeoutError, httpx.TimeoutException)):
+        list(chunks)
+    (event,) = world.events(Inference, 1)
+    assert (event.status, event.response.content) == ("cancelled", "All")
+
+
+async def test_many_async_requests_at_once(world: Any) -> None:
+    """Thirty at once, streamed and whole, are all answered and logged under the ids that the client was told."""
+    async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
+
+        async def ask(number: int) -> str:
+            ask_raw = client.chat.completions.with_raw_response
+            messages: list[Any] = [{"role": "user", "content": f"{number}"}]
+            raw = await ask_raw.create(model="bare", messages=messages, stream=number % 2 == 0)
+            if number % 2 == 0:
+                assert "".join([c.choices[0].delta.content or "" async for c in raw.parse()]) == "All is well"
+            return raw.headers["x-ratchet-inference-id"]
+
+        told = await asyncio.gather(*(ask(number) for number in range(30)))
+    events = {event.id: event for event in world.events(Inference, 30)}
+    for number, id in enumerate(told):
+        assert events[id].request.messages[-1]["content"] == f"{number}"
+        assert events[id].response.content == "All is well"
 
 
 async def test_async_client(world: Any) -> None:

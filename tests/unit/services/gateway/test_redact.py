@@ -118,6 +118,16 @@ def test_a_redacted_event_is_valid_and_a_clean_one_is_the_same_object() -> None:
     assert dirty.request.messages == [{"role": "user", "content": f"{ANN} {ANN}"}]
 
 
+def test_further_choices_are_redacted() -> None:
+    """With n above 1 every choice is, not the first alone."""
+    event = call("Hello", "All is well")
+    response = event.response and event.response.model_copy(update={"further_choices": [{"content": f"Mail {ANN}"}]})
+    redact = EventRedactor({"support": TaskPolicy()}, "salt", Metrics())
+    emitted = redact(event.model_copy(update={"response": response}))
+    assert ANN.encode() not in emitted.to_bytes()
+    assert parse(Inference, emitted.to_bytes()) == emitted
+
+
 def test_a_pattern_that_takes_every_word_leaves_an_event() -> None:
     """A task's own pattern cannot take the names of fields, so what is emitted is an event still."""
     words = RedactionPolicy(patterns={"word": "[A-Za-z_]+"})

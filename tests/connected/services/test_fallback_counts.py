@@ -1,0 +1,148 @@
+"""Whose call it was: a candidate that failed and was answered for by stable, from the gateway to the gates' figures."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.events import Feedback, Inference, Rollout, Score
+from ratchet.schemas.policies import Gate, Metric, RolloutPolicy, Stage, TaskPolicy
+from ratchet.services.controller.observe import observe
+from ratchet.services.gateway.assemble import create_app
+from ratchet.services.gateway.routes import RoutingTables
+from ratchet.services.rules.gates import Means, Sample
+from ratchet.services.rules.rollout import begin
+
+pytestmark = pytest.mark.connected
+
+PATIENCE_S = 10.0
+CALLS = 4
+STAGE = Stage(name="50%", weight_bp=5_000)
+METRICS: list[Metric] = ["error_rate", "completion", "satisfaction"]
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """A model server on which every adapter fails and the base model answers."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.reply(200, {"data": [{"id": "tiny"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body["model"] != "tiny":
+            self.reply(500, {"error": {"message": "out of memory"}})
+            return
+        message = {"role": "assistant", "content": "All is well"}
+        self.reply(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    def reply(self, status: int, value: Any) -> None:
+        raw = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gateway(traffic: Any) -> Iterator[tuple[str, MemoryPublisher, RoutingTables]]:
+    """A served gateway at the time of the test's traffic: its address, its events, its routing tables."""
+    publisher, routes = MemoryPublisher(), RoutingTables()
+    listener = socket.create_server(("127.0.0.1", 0))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as upstream:
+        app = create_app(
+            {traffic.task: TaskPolicy()},
+            "tiny",
+            [f"http://127.0.0.1:{upstream.server_address[1]}"],
+            publisher,
+            routes,
+            now=lambda: traffic.start + timedelta(seconds=1),
+            new_id=lambda: traffic.new_id(traffic.start + timedelta(seconds=1)),
+        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        threads = [
+            threading.Thread(target=upstream.serve_forever),
+            threading.Thread(target=server.run, kwargs={"sockets": [listener]}),
+        ]
+        for thread in threads:
+            thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", publisher, routes
+        server.should_exit = True
+        upstream.shutdown()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+def asked_of_the_candidate(gateway: Any, state: Rollout) -> tuple[list[Inference], list[Inference]]:
+    """Ask until the candidate's arm had `CALLS` requests; its failed attempts, and the fallback's answers to them."""
+    url, publisher, routes = gateway
+    routes.apply(state)
+    users = (f"user-{number}" for number in range(1_000))
+    answered = 0
+    while answered < CALLS:
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"model": state.task, "messages": messages, "user": next(users), "metadata": {"conversation_id": "c"}}
+        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+        assert response.status_code == 200
+        answered += response.headers["x-ratchet-stage"] == "fallback"
+    deadline = time.monotonic() + PATIENCE_S
+    while True:  # the last answer's event comes after it
+        calls = [event for event in publisher.events if isinstance(event, Inference)]
+        answers = [call for call in calls if call.stage == "fallback"]
+        if len(answers) == CALLS:
+            return [call for call in calls if call.stage == "canary"], answers
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("completion", ["outcome", "ticket"])
+def test_a_fallback_counts_against_the_candidate_and_for_nobody(traffic: Any, gateway: Any, completion: str) -> None:
+    """Each failed attempt is the candidate's error and missed completion; praise for the fallback is nobody's."""
+    gates = [Gate(metric=metric, margin=0.1) for metric in METRICS]
+    checks = [] if completion == "outcome" else [{"name": completion, "kind": "length"}]
+    policy = RolloutPolicy(stages=[STAGE, Stage(name="100%", weight_bp=10_000)], gates=gates)
+    task = TaskPolicy.model_validate({"completion": completion, "checks": checks, "rollout": policy})
+    name = traffic.adapter(2).name
+    state = begin(traffic.task, name, policy, None, traffic.start, traffic.new_id(), traffic.new_id())
+    failed, answers = asked_of_the_candidate(gateway, state)
+    assert {(call.status, call.adapter, call.rollout_id) for call in failed} == {("error", name, state.rollout_id)}
+    assert [call.tags["answered_by"] for call in failed] == [call.id for call in answers]
+    assert {(call.status, call.adapter) for call in answers} == {("ok", "base")}
+    traffic.write(*[event for event in gateway[1].events if isinstance(event, Inference)])
+    for call in answers:
+        at = call.at + timedelta(seconds=1)
+        said = {"at": at, "task": traffic.task, "inference_id": call.id, "value": True, "source": "http"}
+        for kind in ("thumb", "outcome"):
+            traffic.write(Feedback.model_validate({"id": traffic.new_id(at), "kind": kind} | said))
+        score = {
+            "id": traffic.new_id(at), "at": at, "task": traffic.task, "adapter": call.adapter, "target_id": call.id,
+            "target": "inference", "kind": "check", "judge": "check", "rubric": "ticket", "rubric_hash": "0" * 16,
+            "score": 1.0,
+        }  # fmt: skip
+        traffic.write(Score.model_validate(score))
+    talk = {"at": traffic.start + timedelta(seconds=9), "task": traffic.task, "conversation_id": "c", "value": True}
+    traffic.write(Feedback.model_validate({"id": traffic.new_id(), "kind": "thumb", "source": "http"} | talk))
+    evidence = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60))
+    seen = {gate.metric: found for gate, found in evidence.by_gate.items() if isinstance(found, Means)}
+    assert seen["error_rate"].candidate == Sample.proportion(CALLS, CALLS)
+    assert seen["completion"].candidate == Sample.proportion(CALLS, 0)
+    assert seen["satisfaction"].candidate == Sample.proportion(0, 0)
+    stable = [event for event in gateway[1].events if isinstance(event, Inference) and event.stage == "stable"]
+    assert seen["error_rate"].stable == Sample.proportion(len(stable), 0)
+    if completion == "ticket":
+        assert seen["completion"].stable is None, "no score of an answer in stable's own arm"
