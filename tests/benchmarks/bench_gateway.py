@@ -4,7 +4,8 @@ All stand before one instant model server and get the same load, one after the o
 round. Every round is a server of its own, warmed up first. What Ratchet answered and what is on
 its topic is compared at the end. The last line of output is one JSON object; ``added_*`` is what
 a request takes longer through Ratchet than through the bare pass-through without logging, over one
-connection. LiteLLM is left out, with a word, where no interpreter that has it is named.
+connection. LiteLLM's proxy is installed into an environment of its own the first time, and left
+out, with a word, where that fails.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -41,11 +43,33 @@ vllm_urls = ["{upstream}"]
 gateway_port = {port}
 [tasks.bench]
 """
+LITELLM_PACKAGE = "litellm[proxy]==1.108.7"
 LITELLM = """
 model_list:
   - model_name: bench
     litellm_params: {{model: openai/bench, api_base: "{upstream}/v1", api_key: none}}
+general_settings:
+  dangerously_permit_weak_or_unset_master_key: true
 """
+
+
+def litellm_command(environment: Path) -> str | None:
+    """LiteLLM's proxy in its own environment, made where it is missing; None, with a word, where that fails."""
+    command = environment / "bin" / "litellm"
+    if command.is_file():
+        return str(command)
+    print(f"installing {LITELLM_PACKAGE} into {environment} (a few minutes the first time)", flush=True)
+    steps = [
+        [sys.executable, "-m", "venv", str(environment)],
+        [str(environment / "bin" / "python"), "-m", "pip", "install", "-q", LITELLM_PACKAGE],
+    ]
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(environment, ignore_errors=True)
+            print(f"LiteLLM is left out: `{' '.join(step[1:])}` failed: {done.stderr.strip()[-300:]}")
+            return None
+    return str(command)
 
 
 @contextmanager
@@ -90,7 +114,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--litellm", type=Path, help="an interpreter that has litellm[proxy]")
+    parser.add_argument("--litellm", type=Path, default=Path(".venv-litellm"), help="its environment")
+    parser.add_argument("--no-litellm", action="store_true", help="leave LiteLLM out")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-gateway-"))
     kafka, upstream_port, port = free_port(), free_port(), free_port()
@@ -103,17 +128,8 @@ def main() -> None:
         "bare_logged": ([sys.executable, PARTS, "bare", str(port), upstream, bootstrap], {}),
         "ratchet": ([sys.executable, "-m", "ratchet.services.cli.main", "gateway"], {"RATCHET_CONFIG": str(config)}),
     }
-    if given.litellm:
-        command = [
-            str(given.litellm.with_name("litellm")),
-            "--config",
-            str(folder / "litellm.yaml"),
-            "--port",
-            str(port),
-        ]
-        kinds["litellm"] = (command, {})
-    else:
-        print("LiteLLM is left out: name an interpreter that has litellm[proxy] by --litellm")
+    if not given.no_litellm and (command := litellm_command(given.litellm)):
+        kinds["litellm"] = ([command, "--config", str(folder / "litellm.yaml"), "--port", str(port)], {})
     busy: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     alone: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     memory, answered, stored = 0.0, 0, 0
