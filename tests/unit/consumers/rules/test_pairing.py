@@ -209,7 +209,7 @@ def build(drawn: list[tuple[str, int, str, str]], order: random.Random) -> list[
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(votes_st, answers_st, st.randoms(use_true_random=False), st.integers(1, 5))
 def test_groups_are_independent_and_order_does_not_matter(
     drawn: list[tuple[str, int, str, str]], texts: list[tuple[str, str, str, str]], order: random.Random, cap: int
@@ -233,7 +233,7 @@ def test_groups_are_independent_and_order_does_not_matter(
     assert len({row["pair_id"] for row in whole}) == len(whole)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(votes_st, answers_st, st.randoms(use_true_random=False))
 def test_versions_never_fall(
     drawn: list[tuple[str, int, str, str]], texts: list[tuple[str, str, str, str]], order: random.Random

@@ -60,7 +60,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     spool.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(records, st.data())
 def test_any_cut_leaves_the_whole_records_before_it(fields: list[Fields], data: st.DataObject) -> None:
     """A file cut at any byte recovers exactly the whole records before the cut, and takes new ones behind them."""
@@ -83,7 +83,7 @@ def test_any_cut_leaves_the_whole_records_before_it(fields: list[Fields], data: 
         again.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(records, st.data())
 def test_flipped_bytes_never_make_a_wrong_record(fields: list[Fields], data: st.DataObject) -> None:
     """With one byte changed, the one record it lies in is missing and all others are read as they were."""
@@ -96,7 +96,7 @@ def test_flipped_bytes_never_make_a_wrong_record(fields: list[Fields], data: st.
     assert [entry for entry, _ in decode(bytes(raw))] == entries[:hit] + entries[hit + 1 :]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=400), records, st.binary(max_size=400))
 def test_rubbish_around_records_is_passed_over(before: bytes, fields: list[Fields], after: bytes) -> None:
     """Whatever bytes lie around a series of records, the series is read and nothing else."""
