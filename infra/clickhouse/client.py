@@ -200,9 +200,7 @@ def boundary(doing: str) -> Iterator[None]:
         raise (StoreRefused if answered else StoreError)(f"ClickHouse: {doing}: {error}") from error
 
 
-def connect(
-    dsn: str, *, clustered: bool = False, timeout_s: float = 300.0, connect_timeout_s: float = 5.0
-) -> Store:
+def connect(dsn: str, *, clustered: bool = False, timeout_s: float = 300.0, connect_timeout_s: float = 5.0) -> Store:
     """Connect to ClickHouse's HTTP interface.
 
     The DSN's database is used by every later statement and need not exist yet.

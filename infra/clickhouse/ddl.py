@@ -22,7 +22,7 @@ from ratchet.infra.clickhouse.sql import tokens
 from ratchet.schemas.errors import StoreError
 
 _NAME = r"(?:(?P<database>`\w+`|\w+)\.)?(?P<name>\w+)"
-_DATABASE = re.compile(r"CREATE DATABASE IF NOT EXISTS `?(?P<name>\w+)`?")
+_DATABASE = re.compile(r"CREATE DATABASE IF NOT EXISTS `?\w+`?")
 _TABLE = re.compile(
     rf"CREATE TABLE IF NOT EXISTS {_NAME}\s*(?P<columns>\(.*\))\s*"
     r"ENGINE = (?P<engine>(?:Replacing|Aggregating|Summing)?MergeTree)(?:\((?P<arguments>\w+)\))?(?P<rest>\s.*)",
@@ -30,14 +30,17 @@ _TABLE = re.compile(
 )
 _ORDER = re.compile(r"\bORDER BY \((?P<keys>[\w, ]+)\)")
 _VIEW = re.compile(
-    rf"CREATE (?P<replace>OR REPLACE )?VIEW (?:IF NOT EXISTS )?{_NAME} AS\s+(?P<select>\(?(?:SELECT|WITH)\b.*)", re.DOTALL
+    rf"CREATE (?P<replace>OR REPLACE )?VIEW (?:IF NOT EXISTS )?{_NAME} AS\s+(?P<select>\(?(?:SELECT|WITH)\b.*)",
+    re.DOTALL,
 )
 _COLUMN = r"(?:\*|\w+|toUnixTimestamp64Micro\(\w+\) AS \w+)"
 _ROWS = re.compile(
-    rf"(?P<head>SELECT\s+{_COLUMN}(?:,\s*{_COLUMN})*\s+FROM (?:\w+\.)?\w+)(?P<tail> FINAL(?:\s+WHERE \w+ IN \([^()]*\))?)"
+    rf"(?P<head>SELECT\s+{_COLUMN}(?:,\s*{_COLUMN})*\s+FROM (?:\w+\.)?\w+)"
+    r"(?P<tail> FINAL(?:\s+WHERE \w+ IN \([^()]*\))?)"
 )
 _MATERIALIZED = re.compile(
-    rf"CREATE MATERIALIZED VIEW IF NOT EXISTS {_NAME} TO (?P<target>(?:\w+\.)?\w+) AS\s+(?P<select>SELECT\b.*)", re.DOTALL
+    rf"CREATE MATERIALIZED VIEW IF NOT EXISTS {_NAME} TO (?P<target>(?:\w+\.)?\w+) AS\s+(?P<select>SELECT\b.*)",
+    re.DOTALL,
 )
 _SOURCE = re.compile(r"\bFROM (?P<table>(?:\w+\.)?\w+)")
 _ALTER = re.compile(rf"ALTER TABLE {_NAME}\s+(?P<actions>.*)", re.DOTALL)
@@ -86,7 +89,7 @@ class Cluster:
         if re.match(r"INSERT INTO\b", text):
             return [text]  # through the Distributed layer
         if found := _DATABASE.fullmatch(text):
-            return [f"CREATE DATABASE IF NOT EXISTS `{found['name']}` {self._on}"]
+            return [f"{text} {self._on}"]
         if found := _TABLE.fullmatch(text):
             return self._table(found)
         if found := _VIEW.fullmatch(text):
@@ -149,13 +152,16 @@ class Cluster:
 
     def _alter(self, found: re.Match[str]) -> list[str]:
         database, name = self._of(found)
-        actions = _actions(found["actions"])
-        kinds = {next((kind for kind in (*_OF_COLUMNS, *_OF_STORAGE) if action.startswith(kind)), action) for action in actions}
+        kinds = {_kind(action) for action in _actions(found["actions"])}
         of_columns = kinds <= set(_OF_COLUMNS)
         if not of_columns and not kinds <= set(_OF_STORAGE):
             raise StoreError(f"clickhouse_cluster: ALTER TABLE {name} {sorted(kinds)}; allowed: {_ALLOWED}")
         altered = [f"{name}_local", *([name] if of_columns else [])]
         return [f"ALTER TABLE {database}.{table} {self._on} {found['actions']}" for table in altered]
+
+
+def _kind(action: str) -> str:
+    return next((kind for kind in (*_OF_COLUMNS, *_OF_STORAGE) if action.startswith(kind)), action)
 
 
 def _actions(text: str) -> list[str]:

@@ -44,10 +44,16 @@ def roll(store: Store, settled_s: float = SETTLED_S, live_s: float = LIVE_S) -> 
     return rolled
 
 
-def keep_rolled(store: Store, stop: threading.Event) -> None:
-    """Roll up what is quiet, every `EVERY_S` seconds, until ``stop`` is set; ClickHouse away is waited for."""
+def keep_rolled(store: Store, stop: threading.Event, every_s: float = EVERY_S) -> None:
+    """Roll up what is quiet, again and again, until ``stop`` is set; ClickHouse away is waited for and said once.
+
+    Args:
+        store: migrated.
+        stop: looked at between passes.
+        every_s: seconds between two passes.
+    """
     said = ""
-    while not stop.wait(EVERY_S):
+    while not stop.wait(every_s):
         try:
             roll(store)
             said = ""

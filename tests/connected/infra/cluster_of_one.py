@@ -55,10 +55,11 @@ def fill_and_read(run: Run) -> dict[str, list[Any]]:
             f"SELECT {event}, '2026-11-01 10:00:00', 't', 'é', 'ok', number FROM numbers(20)"
         )
     hourly = "SELECT sum(n), sum(prompt_tokens), sum(characters) FROM ratchet.hourly"
+    within = "SELECT count() FROM ratchet.inferences WHERE id IN (SELECT inference_id FROM ratchet.shadows)"
     found = {
         "stored": run("SELECT count() FROM ratchet.inferences_log")[0],
         "once": run("SELECT count(), sum(prompt_tokens) FROM ratchet.inferences WHERE task = 't'")[0],
-        "within": run("SELECT count() FROM ratchet.inferences WHERE id IN (SELECT inference_id FROM ratchet.shadows)")[0],
+        "within": run(within)[0],
         "votes": run("SELECT count() FROM ratchet.votes WHERE at > '2026-01-01'")[0],
         "live": run(hourly)[0],
     }
@@ -77,9 +78,8 @@ def fill_and_read(run: Run) -> dict[str, list[Any]]:
     return found | {"open": run("SELECT count() FROM ratchet.hours_open")[0], "rolled": run(hourly)[0]}
 
 
-def main(folder: Path) -> None:
+def main(connection: Any) -> None:
     """Print what was found as JSON."""
-    connection = chdb.connect(f"{folder / 'data'}?config-file={folder / 'config.xml'}")
 
     def run(sql: str) -> list[list[Any]]:
         output = bytes(connection.query(sql, "JSONCompactEachRow").bytes() or b"")
@@ -89,15 +89,18 @@ def main(folder: Path) -> None:
     made = migrate(run)
     replicated = run("SELECT count() FROM system.tables WHERE engine LIKE 'Replicated%'")[0]
     found = fill_and_read(run) | {"replicated": [*replicated, made]}
-    print(json.dumps(found), flush=True)  # noqa: T201
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    # kept until the end: with the test keeper chDB cannot close, nor end its process
+    kept = chdb.connect(f"{folder / 'data'}?config-file={folder / 'config.xml'}")
     try:
-        main(Path(sys.argv[1]))
+        main(kept)
     except Exception:
         traceback.print_exc()
+        sys.stderr.flush()
         raise
     finally:
-        sys.stderr.flush()
-        os.kill(os.getpid(), signal.SIGKILL)  # with the test keeper chDB neither closes nor lets its process end
+        os.kill(os.getpid(), signal.SIGKILL)

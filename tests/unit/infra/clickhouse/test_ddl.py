@@ -39,9 +39,7 @@ def test_a_table_is_replicated_under_a_distributed_one() -> None:
 
 def test_names_without_a_database_get_the_cluster_s() -> None:
     """And an engine without arguments gets the path alone."""
-    local, above = CLUSTER.rewrite(
-        "CREATE TABLE IF NOT EXISTS m (x UInt8) ENGINE = ReplacingMergeTree ORDER BY (x)"
-    )
+    local, above = CLUSTER.rewrite("CREATE TABLE IF NOT EXISTS m (x UInt8) ENGINE = ReplacingMergeTree ORDER BY (x)")
     assert local.endswith(f"ENGINE = ReplicatedReplacingMergeTree({PATH}) ORDER BY (x)")
     assert above.startswith("CREATE TABLE IF NOT EXISTS ratchet.m ON CLUSTER 'main' AS ratchet.m_local")
 
