@@ -88,6 +88,12 @@ def _differing(store: Store, wanted: Mapping[str, str], cluster: Cluster | None)
     suffix = "_local" if cluster else ""
     found = store.query("table_engines", database=store.database)
     engines = {row["name"]: row["engine_full"] for row in found}
+    for table in wanted:
+        if table + suffix not in engines:
+            raise StoreError(
+                f"retention: {store.database} has no table {table}{suffix}; run `ratchet migrate` "
+                "(a database that was made without clickhouse_cluster stays so)"
+            )
     return [table for table, clause in wanted.items() if _of(engines[table + suffix]) != _canonical(store, clause)]
 
 

@@ -35,12 +35,18 @@ def roll(store: Store, settled_s: float = SETTLED_S, live_s: float = LIVE_S) -> 
         StoreError: ClickHouse is away; the hours that are left stay exact, and are rolled up next time.
     """
     rolled = 0
-    while found := store.query("hours_to_roll", settled_ms=int(settled_s * 1000), most=MOST_HOURS):
-        for row in found:
-            of = {"task": row["task"], "hours": row["hours"], "upto": row["upto"]}
-            store.execute(f"roll_{row['source']}", **of)
-            store.execute("hours_rolled", source=row["source"], live_ms=int(live_s * 1000), **of)
-            rolled += len(row["hours"])
+    while some := _roll_some(store, settled_s, live_s):
+        rolled += some
+    return rolled
+
+
+def _roll_some(store: Store, settled_s: float, live_s: float) -> int:
+    rolled = 0
+    for row in store.query("hours_to_roll", settled_ms=int(settled_s * 1000), most=MOST_HOURS):
+        of = {"task": row["task"], "hours": row["hours"], "upto": row["upto"]}
+        store.execute(f"roll_{row['source']}", **of)
+        store.execute("hours_rolled", source=row["source"], live_ms=int(live_s * 1000), **of)
+        rolled += len(row["hours"])
     return rolled
 
 
@@ -49,13 +55,14 @@ def keep_rolled(store: Store, stop: threading.Event, every_s: float = EVERY_S) -
 
     Args:
         store: migrated.
-        stop: looked at between passes.
-        every_s: seconds between two passes.
+        stop: looked at between passes of at most `MOST_HOURS`.
+        every_s: seconds until the next look once nothing is left.
     """
     said = ""
     while not stop.wait(every_s):
         try:
-            roll(store)
+            while not stop.is_set() and _roll_some(store, SETTLED_S, LIVE_S):
+                pass
             said = ""
         except StoreError as error:
             if str(error) != said:

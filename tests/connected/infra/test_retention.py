@@ -10,9 +10,10 @@ import pytest
 
 from ratchet.infra.clickhouse import retention
 from ratchet.infra.clickhouse.client import Store, connect
-from ratchet.infra.clickhouse.ddl import literal
+from ratchet.infra.clickhouse.ddl import Cluster, literal
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
+from ratchet.schemas.errors import StoreError
 from ratchet.schemas.policies import Retention
 
 NOTHING = retention.clauses(Retention(), {})
@@ -74,6 +75,12 @@ def test_a_setting_s_change_is_the_ttl_s(store: Store) -> None:
     assert retention.pending(store, NOTHING) == []
     again = fill(store, "feedback_log")
     assert left(store, "feedback_log", again) == 4
+
+
+def test_a_database_that_is_no_cluster_s_is_said_so(store: Store) -> None:
+    """The setting alone turns no tables into replicated ones."""
+    with pytest.raises(StoreError, match=r"no table inferences_log_local; .* made without clickhouse_cluster"):
+        retention.pending(store, NOTHING, Cluster("main", "ratchet"))
 
 
 def test_every_kind_can_have_one(store: Store) -> None:
