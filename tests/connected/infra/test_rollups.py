@@ -90,7 +90,7 @@ def said(store: Store, task: str) -> dict[tuple[str, str], tuple[Any, ...]]:
 STEP = st.one_of(st.just("roll"), st.lists(st.integers(0, 29), min_size=1, max_size=12))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(STEP, min_size=2, max_size=6))
 def test_hourly_is_exact_after_every_step(store: Store, steps: list[Any]) -> None:
     """Duplicates in a batch and across batches, late rows after a rollup: the view equals a count by hand."""
