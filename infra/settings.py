@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.events import explain
 from ratchet.schemas.ids import TaskName
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import Price, Retention, TaskPolicy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     kafka_idempotence: bool | None = Field(None, description="None: on for a real Kafka, off for the embedded broker")
     kafka_replication: Annotated[int, Field(ge=1, le=9)] = Field(1, description="copies of each new topic")
     clickhouse_dsn: SecretStr | None = Field(None, description="None: the embedded ClickHouse")
+    clickhouse_cluster: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")] | None = Field(
+        None, description="name in the servers' remote_servers: replicated tables under Distributed ones"
+    )
     vllm_urls: Annotated[list[str], NoDecode] = []
     """Addresses of the replicas, in the environment separated by commas; empty: the embedded vLLM."""
     vllm_priority: bool | None = Field(
@@ -104,6 +107,7 @@ class Settings(BaseSettings):
     circuit: CircuitSettings = CircuitSettings()
     embedded: Embedded = Embedded()
     judge: JudgeSettings = JudgeSettings()
+    retention: Retention = Field(Retention(), description="of every task that does not say otherwise")
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
 

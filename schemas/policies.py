@@ -211,6 +211,25 @@ class RedactionPolicy(Closed):
         return patterns
 
 
+FOREVER = "forever"
+Keep = Annotated[str, Field(pattern=r"^(?:[1-9][0-9]{0,4}[hd]|forever)$", examples=["90d", "12h", FOREVER])]
+
+
+class Retention(Closed):
+    """How long ClickHouse keeps the rows of each kind, counted from their event's time: ``90d``, ``12h``, ``forever``.
+
+    Unset is for ever; under a task, unset is what ``[retention]`` says. Hourly rollups, the audit log
+    of rollouts, adapters and datasets are always kept.
+    """
+
+    inferences: Keep | None = None
+    shadows: Keep | None = None
+    feedback: Keep | None = None
+    scores: Keep | None = None
+    training: Keep | None = None
+    pairs: Keep | None = None
+
+
 class TaskPolicy(Closed):
     """Everything one task declares in ``ratchet.toml``."""
 
@@ -227,6 +246,7 @@ class TaskPolicy(Closed):
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
+    retention: Retention = Field(default_factory=Retention)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)

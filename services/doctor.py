@@ -63,15 +63,18 @@ def _kafka(settings: Settings) -> str:
 
 
 def _clickhouse(settings: Settings) -> str:
+    from ratchet.infra.clickhouse import retention
     from ratchet.infra.clickhouse.migrate import pending
 
     store = wiring.store(settings)
     try:
         if waiting := pending(store):
             raise RatchetError(f"migrations are not applied: {', '.join(waiting)}; run `ratchet migrate`")
+        if changed := retention.pending(store, wiring.retention(settings), wiring.cluster(settings)):
+            raise RatchetError(f"retention is not as set: {'; '.join(changed)}; run `ratchet migrate`")
     finally:
         store.close()
-    return "answers, every migration is applied"
+    return "answers, every migration is applied, retention is as set"
 
 
 def _vllm(settings: Settings) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,6 +17,7 @@ from ratchet.schemas.errors import StartError
 
 if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
+    from ratchet.infra.clickhouse.ddl import Cluster
     from ratchet.infra.judge import JudgeClient
     from ratchet.infra.kafka.publisher import KafkaPublisher
     from ratchet.infra.kafka.spooled import SpooledPublisher
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.services.controller.controller import Controller
     from ratchet.services.rules.placement import Placement
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` had to do."""
+
+    migrations: list[str]
+    topics: list[str]
+    retention: list[str]
+    """Tables whose retention changed, each with what it is now."""
 
 
 def settings() -> Settings:
@@ -35,7 +47,21 @@ def store(s: Settings) -> Store:
     """Connect to ClickHouse."""
     from ratchet.infra.clickhouse.client import connect
 
-    return connect(s.clickhouse)
+    return connect(s.clickhouse, clustered=s.clickhouse_cluster is not None)
+
+
+def cluster(s: Settings) -> Cluster | None:
+    """Name the ClickHouse cluster, where there is one."""
+    from ratchet.infra.clickhouse.ddl import Cluster
+
+    return Cluster(s.clickhouse_cluster, "ratchet") if s.clickhouse_cluster else None
+
+
+def retention(s: Settings) -> dict[str, str]:
+    """Say what TTL each table should have."""
+    from ratchet.infra.clickhouse.retention import clauses
+
+    return clauses(s.retention, {name: policy.retention for name, policy in s.tasks.items()})
 
 
 def key_file(s: Settings) -> KeyFile:
@@ -134,12 +160,9 @@ def vllm_command(s: Settings) -> tuple[list[str], dict[str, str], Callable[[], b
     return server.argv(), server.env(os.environ), server.ready
 
 
-def prepare(s: Settings) -> tuple[list[str], list[str]]:
-    """Apply migrations, make topics, and seed state topics that hold nothing.
-
-    Returns:
-        The migrations that were applied and the topics that were made.
-    """
+def prepare(s: Settings) -> Prepared:
+    """Apply migrations and retention, make topics, and seed state topics that hold nothing."""
+    from ratchet.infra.clickhouse import retention as kept
     from ratchet.infra.clickhouse.migrate import migrate
     from ratchet.infra.kafka.admin import ensure_topics
     from ratchet.services.controller.seed import seed_state_topics
@@ -147,13 +170,14 @@ def prepare(s: Settings) -> tuple[list[str], list[str]]:
     at = store(s)
     to = publisher(s, "ratchet-prepare")
     try:
-        applied = migrate(at)
+        applied = migrate(at, cluster=cluster(s))
+        kept_now = kept.apply(at, retention(s), cluster(s))
         made = ensure_topics(s.kafka, s.kafka_replication)
         seed_state_topics(at, to, s.kafka)
     finally:
         to.close()
         at.close()
-    return applied, made
+    return Prepared(applied, made, kept_now)
 
 
 def clickhouse_ready(s: Settings) -> bool:

@@ -30,7 +30,11 @@ logging.getLogger("clickhouse_connect.driver").setLevel(logging.ERROR)
 QUERIES = "ratchet.infra.clickhouse.queries"
 _POOL = 16
 # Imported logs span more months than the hundred partitions that one insert may touch by default.
-_ANY_TIME = {"max_partitions_per_insert_block": 0}
+# Into a Distributed table an insert is acknowledged once the shards have it; and no replica drops a block that
+# looks like an earlier one, with it the note of which hours it touched: rows are idempotent by their sorting key.
+_ANY_TIME = {"max_partitions_per_insert_block": 0, "distributed_foreground_insert": 1, "insert_deduplicate": 0}
+# On a cluster a subquery's rows are sent to every shard, instead of each shard asking all others.
+_CLUSTER = {"distributed_product_mode": "global"}
 # A misspelt column would otherwise vanish without a word.
 _STRICT = _ANY_TIME | {"input_format_skip_unknown_fields": 0}
 _LENIENT = _ANY_TIME | {"input_format_skip_unknown_fields": 1}
@@ -77,6 +81,17 @@ class Store:
         """
         return self.query_sql(load_query(name), params, name=name)
 
+    def execute(self, name: str, /, **params: Any) -> None:
+        """Run the writing statement in ``queries/<name>.sql``.
+
+        Raises:
+            StoreError: as `query`.
+        """
+        sql = load_query(name)
+        _refuse_others(name, sql, params)
+        with self._boundary(name):
+            self._client.command(sql, parameters=params or None)
+
     def query_sql(
         self, sql: str, params: Mapping[str, Any] | None = None, *, name: str = "query"
     ) -> list[dict[str, Any]]:
@@ -91,8 +106,7 @@ class Store:
             StoreError: as `query`.
         """
         given = dict(params or {})
-        if given.keys() != (wanted := placeholders(sql)):
-            raise StoreError(f"{name} takes the parameters {sorted(wanted)}, not {sorted(given)}")
+        _refuse_others(name, sql, given)
         with self._boundary(name):
             found = self._client.query(sql, parameters=given or None)
             return list(found.named_results())
@@ -171,6 +185,11 @@ class Store:
             yield
 
 
+def _refuse_others(name: str, sql: str, given: Mapping[str, Any]) -> None:
+    if given.keys() != (wanted := placeholders(sql)):
+        raise StoreError(f"{name} takes the parameters {sorted(wanted)}, not {sorted(given)}")
+
+
 @contextmanager
 def boundary(doing: str) -> Iterator[None]:
     """Turn the client library's errors into `StoreError`, naming what was being done."""
@@ -181,13 +200,14 @@ def boundary(doing: str) -> Iterator[None]:
         raise (StoreRefused if answered else StoreError)(f"ClickHouse: {doing}: {error}") from error
 
 
-def connect(dsn: str, *, timeout_s: float = 300.0, connect_timeout_s: float = 5.0) -> Store:
+def connect(dsn: str, *, clustered: bool = False, timeout_s: float = 300.0, connect_timeout_s: float = 5.0) -> Store:
     """Connect to ClickHouse's HTTP interface.
 
     The DSN's database is used by every later statement and need not exist yet.
 
     Args:
         dsn: ``http://user:password@host:8123/database`` or ``https://…``.
+        clustered: the tables are Distributed ones.
         timeout_s: the longest a statement may stay silent.
         connect_timeout_s: the longest a connection may take.
 
@@ -211,6 +231,7 @@ def connect(dsn: str, *, timeout_s: float = 300.0, connect_timeout_s: float = 5.
             # one session would allow one statement at a time
             autogenerate_session_id=False,
             tz_mode="aware",
+            settings=_CLUSTER if clustered else None,
             # a pool of its own: loopback never goes through a proxy, and close() closes it
             pool_mgr=httputil.get_pool_manager(maxsize=_POOL),
         )

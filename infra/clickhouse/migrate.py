@@ -14,6 +14,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.clickhouse.ddl import Cluster
 from ratchet.infra.clickhouse.sql import split_statements
 from ratchet.schemas.errors import StoreError
 
@@ -85,20 +86,26 @@ def pending(store: Store, folder: Traversable | None = None) -> list[str]:
     ]
 
 
-def migrate(store: Store, folder: Traversable | None = None) -> list[str]:
+def migrate(store: Store, folder: Traversable | None = None, cluster: Cluster | None = None) -> list[str]:
     """Bring the store's database up to date; returns the names of the migrations that it applied.
 
     Args:
         store: its database is created if it is not there.
         folder: ``NNNN_name.sql`` files; by default the ones that ship.
+        cluster: whose servers all get the tables, replicated and under Distributed ones; None is one server.
 
     Raises:
         StoreError: an applied migration was changed since, a file is malformed, or ClickHouse
             refused a statement: what was applied until then stays noted, and the next call goes on.
     """
     migrations = read_migrations(folder)
-    store.command(f"CREATE DATABASE IF NOT EXISTS `{store.database}`", use_database=False)
-    store.command(_TABLE)
+
+    def run(statement: str, *, use_database: bool = True) -> None:
+        for one in cluster.rewrite(statement) if cluster else [statement]:
+            store.command(one, use_database=use_database)
+
+    run(f"CREATE DATABASE IF NOT EXISTS `{store.database}`", use_database=False)
+    run(_TABLE)
     done: dict[str, list[str]] = {}
     steps: dict[str, int] = {}
     for row in store.query_sql(_APPLIED):
@@ -115,7 +122,7 @@ def migrate(store: Store, folder: Traversable | None = None) -> list[str]:
         if finished:
             continue
         for step in range(len(before), len(digests)):
-            store.command(migration.statements[step])
+            run(migration.statements[step])
             note = {"name": migration.name, "step": step, "steps": len(digests), "sha256": digests[step]}
             store.insert_rows("migrations", [note])
         applied.append(migration.name)

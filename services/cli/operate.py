@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -51,13 +52,14 @@ def train_worker() -> None:
 
 
 def migrate(as_json: Json = False) -> None:
-    """Bring ClickHouse's tables and Kafka's topics up to date."""
-    applied, topics = wiring.prepare(wiring.settings())
+    """Bring ClickHouse's tables, their retention and Kafka's topics up to date."""
+    done = wiring.prepare(wiring.settings())
     if as_json:
-        typer.echo(json.dumps({"migrations": applied, "topics": topics}))
+        typer.echo(json.dumps(asdict(done)))
     else:
-        typer.echo(f"migrations applied: {', '.join(applied) or 'none, all were'}")
-        typer.echo(f"topics made: {', '.join(topics) or 'none, all were there'}")
+        typer.echo(f"migrations applied: {', '.join(done.migrations) or 'none, all were'}")
+        typer.echo(f"retention changed: {'; '.join(done.retention) or 'none, all is as set'}")
+        typer.echo(f"topics made: {', '.join(done.topics) or 'none, all were there'}")
 
 
 def doctor(as_json: Json = False) -> None:

@@ -15,19 +15,9 @@ WITH
         WHERE task = {task:String} AND at >= since AND id IN (waiting)
     ),
     known AS (SELECT id FROM ratchet.inferences_log WHERE task = {task:String} AND id IN (named))
-SELECT
-    id,
-    toUnixTimestamp64Micro(at) AS at_us,
-    kind,
-    inference_id,
-    compared_with,
-    number,
-    text,
-    user,
-    conversation_id
-FROM ratchet.feedback
+SELECT * EXCEPT (task, at, ingested_at)
+FROM ratchet.votes
 WHERE task = {task:String}
-  AND kind IN ('correction', 'preference', 'thumb')
   AND at >= since
   AND ingested_at <= now64(3) - toIntervalMillisecond({settled_ms:UInt32})
   AND

@@ -152,6 +152,26 @@ def test_the_redaction_salt_is_a_secret(tmp_path: Path, monkeypatch: pytest.Monk
     assert "hunter2" not in repr(settings)
 
 
+def test_retention_is_set_by_kind_and_by_task(tmp_path: Path) -> None:
+    """A wrong duration is refused with its key and the pattern that is allowed."""
+    path = write(tmp_path, '[retention]\ninferences = "90d"\n[tasks.support.retention]\nscores = "12h"\n')
+    settings = load(path)
+    assert settings.retention.inferences == "90d"
+    assert settings.retention.feedback is None
+    assert settings.tasks["support"].retention.scores == "12h"
+    with pytest.raises(SettingsError, match=r"retention\.inferences: .*90 days"):
+        load(write(tmp_path, '[retention]\ninferences = "90 days"\n'))
+
+
+def test_a_cluster_s_name_is_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes into DDL."""
+    monkeypatch.setenv("RATCHET_CLICKHOUSE_CLUSTER", "main_1")
+    assert load(write(tmp_path, "")).clickhouse_cluster == "main_1"
+    monkeypatch.setenv("RATCHET_CLICKHOUSE_CLUSTER", "main' x")
+    with pytest.raises(SettingsError, match="clickhouse_cluster"):
+        load(write(tmp_path, ""))
+
+
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     """A configuration that was asked for and is missing is an error, not a default."""
     with pytest.raises(SettingsError, match="no such file"):

@@ -1,0 +1,2 @@
+-- How does ClickHouse itself write this statement?
+SELECT formatQuerySingleLine({statement:String}) AS formatted

@@ -1,0 +1,70 @@
+"""Hourly rollups: what ClickHouse's materialized views noted as touched is counted anew and written down.
+
+The views ``hourly``, ``hourly_scores`` and ``hourly_feedback`` are exact without this: they count
+an hour live until it is rolled up. Rolling up makes them fast, and outlasts the rows themselves.
+Any number of processes may do it; the same hour twice is the same row twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ratchet.infra.clickhouse.client import Store
+from ratchet.schemas.errors import StoreError
+
+log = logging.getLogger("ratchet.rollup")
+SETTLED_S = 60.0
+"""An hour is rolled up this long after its last insert began, by when that is visible on every replica."""
+LIVE_S = 10.0
+"""Readers count a rolled hour live for this long, so that none sees the note without the rollup."""
+EVERY_S = 30.0
+MOST_HOURS = 200
+"""Hours of one pass: their list travels in a URL."""
+
+
+def roll(store: Store, settled_s: float = SETTLED_S, live_s: float = LIVE_S) -> int:
+    """Roll up every hour that is quiet; returns how many that were.
+
+    Args:
+        store: migrated.
+        settled_s: how long no row may have come into an hour.
+        live_s: for how long readers go on to count it live.
+
+    Raises:
+        StoreError: ClickHouse is away; the hours that are left stay exact, and are rolled up next time.
+    """
+    rolled = 0
+    while some := _roll_some(store, settled_s, live_s):
+        rolled += some
+    return rolled
+
+
+def _roll_some(store: Store, settled_s: float, live_s: float) -> int:
+    rolled = 0
+    for row in store.query("hours_to_roll", settled_ms=int(settled_s * 1000), most=MOST_HOURS):
+        of = {"task": row["task"], "hours": row["hours"], "upto": row["upto"]}
+        store.execute(f"roll_{row['source']}", **of)
+        store.execute("hours_rolled", source=row["source"], live_ms=int(live_s * 1000), **of)
+        rolled += len(row["hours"])
+    return rolled
+
+
+def keep_rolled(store: Store, stop: threading.Event, every_s: float = EVERY_S) -> None:
+    """Roll up what is quiet, again and again, until ``stop`` is set; ClickHouse away is waited for and said once.
+
+    Args:
+        store: migrated.
+        stop: looked at between passes of at most `MOST_HOURS`.
+        every_s: seconds until the next look once nothing is left.
+    """
+    said = ""
+    while not stop.wait(every_s):
+        try:
+            while not stop.is_set() and _roll_some(store, SETTLED_S, LIVE_S):
+                pass
+            said = ""
+        except StoreError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("hours are counted live until they can be rolled up: %s", said)
