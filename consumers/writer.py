@@ -6,12 +6,13 @@ import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from ratchet.consumers.rules.batch import Batch, Partition
+from ratchet.consumers.rules.batch import Batch
 from ratchet.consumers.rules.decode import plain
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.backoff import backoff_s
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import StoreError, StoreRefused
+from ratchet.schemas.topics import Partition
 
 log = logging.getLogger("ratchet.ingest")
 DELIVERY_S = 10.0

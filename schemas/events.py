@@ -305,6 +305,26 @@ class Operator(Event):
     why: str = ""
 
 
+class Alert(Event):
+    """``alert.v1``: something that a person should look at, with what shows it and what to do.
+
+    ``id`` is the alert's own: a later event with the same id says how it stands since, and ``at``
+    is when that was said. A source derives it from what the alert is about, so it is not raised twice.
+    """
+
+    schema_: Literal["alert.v1"] = Field("alert.v1", alias="schema")
+    task: TaskName | None = Field(None, description="absent where it concerns every task")
+    kind: Text64 = Field(description="what moved or broke, e.g. 'flood'")
+    severity: Literal["info", "warning", "critical"]
+    state: Literal["open", "acknowledged", "resolved"] = "open"
+    title: Annotated[str, Field(min_length=1, max_length=256)]
+    summary: str = Field("", description="what was seen, with its figures")
+    action: str = Field("", description="what to do now")
+    false_alarm_rate: Share | None = Field(None, description="absent where it states a fact, not a test's outcome")
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    source: Text64 = Field(description="the part that raised it, e.g. 'ingest'")
+
+
 class DeadLetter(Event):
     """``dead-letter.v1``: a message that is no event, with its bytes (base64) and the reason."""
 
@@ -328,6 +348,7 @@ EVENTS: dict[str, type[Event]] = {
     "adapter.v1": Adapter,
     "rollout.v1": Rollout,
     "operator.v1": Operator,
+    "alert.v1": Alert,
     "dead-letter.v1": DeadLetter,
 }
 
