@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 8080
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    flood_minimum: Annotated[int, Field(ge=1)] = Field(
+        100, description="bad messages within a minute, and more than half of all, from which ingest stops"
+    )
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     spool_max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
         1024, description="MiB on disk for the gateway's events that Kafka has not confirmed"

@@ -131,10 +131,12 @@ async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None
 
 def _ingest(s: Settings, stop: threading.Event) -> None:
     from ratchet.consumers.ingest import Ingest
+    from ratchet.consumers.rules.flood import FloodPolicy
 
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-ingest")
     try:
-        Ingest(s.kafka, store, publisher, s.flush_interval_s).run(stop)
+        flood = FloodPolicy(minimum=s.flood_minimum)
+        Ingest(s.kafka, store, publisher, s.flush_interval_s, flood=flood).run(stop)
     finally:
         publisher.close()
         store.close()
