@@ -18,7 +18,6 @@ from ratchet.schemas.events import (
     Training,
 )
 
-
 Partition = tuple[str, int]
 """A topic's name and the number of one of its partitions."""
 

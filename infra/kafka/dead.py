@@ -37,9 +37,7 @@ class _Record(Protocol):
 class Sender(Protocol):
     """What replaying needs of a publisher."""
 
-    def send(
-        self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None
-    ) -> None:
+    def send(self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None) -> None:
         """Hand over one record with its headers; errors as `Publisher.send`."""
 
     def flush(self, timeout_s: float) -> int:
@@ -118,7 +116,7 @@ def original(letter: DeadLetter) -> bytes:
 
 
 def _replayed(record: _Record) -> str | None:
-    """The id of the dead letter that this record was replayed from; anybody may write headers, so none that is no id."""
+    """The id of the dead letter that this record was replayed from, if it says one; anybody may write headers."""
     given = dict(record.headers() or []).get(REPLAYED)
     try:
         return str(uuid.UUID(given.decode() if isinstance(given, bytes) else given)) if given else None

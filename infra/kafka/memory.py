@@ -39,9 +39,7 @@ class MemoryPublisher:
         self.send(topic.name, key.encode(), event.to_bytes())
         self.events.append(event)
 
-    def send(
-        self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None
-    ) -> None:
+    def send(self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None) -> None:
         """Keep one record; see `Publisher.send`."""
         if self._closed:
             raise BrokerError("the publisher is closed")
