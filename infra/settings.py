@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ratchet.schemas.errors import SettingsError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import TaskName
 from ratchet.schemas.policies import TaskPolicy
 

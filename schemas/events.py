@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.ids import ALLOWED, AdapterName, EventId, TaskName
+from ratchet.schemas.explain import explain
+from ratchet.schemas.ids import AdapterName, EventId, TaskName
 
 Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -351,29 +351,6 @@ EVENTS: dict[str, type[Event]] = {
     "alert.v1": Alert,
     "dead-letter.v1": DeadLetter,
 }
-
-
-def explain(error: ValidationError, hidden: frozenset[str] = frozenset()) -> str:
-    """Name each bad field, what is wrong and the value, in one line; values of ``hidden`` fields are not shown."""
-    return "; ".join(_problem(item, hidden) for item in error.errors(include_url=False))
-
-
-def _problem(item: ErrorDetails, hidden: frozenset[str]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "event"
-    if item["type"] == "missing":
-        return f"{where}: {item['msg']}"
-    got = "a secret" if hidden & set(map(str, item["loc"])) else _short(item.get("input"))
-    message = item["msg"]
-    if item["type"] == "string_pattern_mismatch" and (allowed := ALLOWED.get(item["ctx"]["pattern"])):
-        message = f"allowed: {allowed}"
-    elif item["type"] == "timezone_aware":
-        message = "a time without zone; allowed: RFC 3339 with a zone, e.g. 2026-11-01T12:00:00Z"
-    return f"{where}: {message} (got {got})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse(kind: type[E], raw: bytes) -> E:

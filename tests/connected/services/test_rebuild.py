@@ -143,7 +143,8 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
     for number in range(3):
         publisher.send(SCORE.name, task.encode(), b"rubbish %d" % number)
     assert publisher.flush(10) == 0
-    ingest, stop = Ingest(kafka.bootstrap, store, publisher, 0.1, group=new_id(), flood=TOLERANT), threading.Event()
+    ingest = Ingest(kafka.bootstrap, store, publisher, 0.1, group=new_id(), flood=TOLERANT, session_timeout_s=6)
+    stop = threading.Event()
     running = threading.Thread(target=ingest.run, args=(stop,))
     running.start()
     try:
@@ -245,8 +246,10 @@ def test_killed_it_leaves_the_tables_alone_and_starts_clean(
     kafka: Any, store: Store, publisher: KafkaPublisher
 ) -> None:
     """SIGKILL in the middle changes nothing; half exchanged, the next run keeps what the old tables alone have."""
+    if not kafka.embedded:
+        pytest.skip("once is enough: what it shows is ClickHouse's part")
     task = f"killed-{new_id()}"
-    for number in range(3_000):
+    for number in range(500):
         publisher.publish(golden("inference.v1", task=task, conversation_id=f"{number}"))
     assert publisher.flush(20) == 0
     assert rebuild().exit_code == 0
