@@ -212,7 +212,8 @@ def test_a_flood_of_bad_messages_stops_it(kafka: Any, store: Store, publisher: K
         publisher.send(FEEDBACK.name, key.encode(), b"rubbish %d" % number)
     assert publisher.flush(10) == 0
     for most in (300, 600):  # a restart meets the same flood
-        strict = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=FloodPolicy(share=0.5, minimum=300))
+        policy = FloodPolicy(share=0.5, minimum=300)
+        strict = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=policy, session_timeout_s=6)
         with pytest.raises(FloodError, match=r"ingest stops: \d+ of \d+ messages .* not JSON.*RATCHET_FLOOD_MINIMUM"):
             strict.run(threading.Event())
         before = sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap))

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from ratchet.consumers.ingest import Ingest
 from ratchet.consumers.pairs import derive_all
+from ratchet.consumers.refill import Refill
 from ratchet.consumers.rules.flood import FloodPolicy
 from ratchet.infra.clickhouse import twin
 from ratchet.infra.clickhouse.client import Store, beside, connect
@@ -39,12 +40,15 @@ from ratchet.schemas.policies import PairingPolicy
 from ratchet.schemas.publish import HERE
 from ratchet.schemas.topics import FEEDBACK, INFERENCE, SCORE
 from ratchet.services.cli.main import app
+from ratchet.services.learning import NO_CAP
 from ratchet.services.rebuild import MARKER, TWIN
 from ratchet.trainers import dataset
 
 GOLDEN = HERE.parent / "golden"
 # the shared broker holds other tests' deliberate rubbish too
 TOLERANT = FloodPolicy(share=0.99, minimum=100_000)
+# as for every task that the settings do not declare
+UNCAPPED = PairingPolicy(max_pairs_per_user=NO_CAP)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,13 @@ def contents(store: Store) -> dict[str, tuple[int, int]]:
     return found
 
 
+def fill(bootstrap: str, store: Store) -> None:
+    """Store what the topics hold, and the pairs that follow, as the consumers do in time."""
+    Refill(bootstrap, store).read_on()
+    for row in store.query("pair_tasks"):
+        derive_all(store, row["task"], UNCAPPED)
+
+
 def rebuild(*arguments: str) -> Result:
     """Run the command in this process."""
     return CliRunner().invoke(app, ["rebuild", *arguments])
@@ -151,7 +162,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
         until(
             lambda: stored(store, task, "rollouts") == stored(store, task) == 20 and stored(store, task, "alerts") == 1
         )
-        assert derive_all(store, task, PairingPolicy(max_pairs_per_user=1_000_000_000)).built == 20
+        assert derive_all(store, task, UNCAPPED).built == 20
         version = dataset.build(store, tmp_path / ".ratchet", task, now()).version
         time.sleep(0.5)
         before, letters = contents(store), len(read_dead_letters(kafka.bootstrap))
@@ -193,7 +204,7 @@ def test_what_the_topics_no_longer_hold_is_never_lost(kafka: Any, store: Store, 
     for event in mix(task):
         publisher.publish(event)
     assert publisher.flush(10) == 0
-    assert rebuild().exit_code == 0
+    fill(kafka.bootstrap, store)
     before = contents(store)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     ends = ranges(kafka.bootstrap, [INFERENCE.name])
@@ -231,7 +242,7 @@ def test_a_broker_that_forgot_everything_is_no_reason_to_forget(
             made.publish(event)
         assert made.flush(10) == 0
         made.close()
-        assert rebuild().exit_code == 0
+        fill(bootstrap, store)
     before = contents(store)
     with Supervisor(grace_s=0.1) as supervisor:
         supervisor.start(broker)
@@ -252,15 +263,12 @@ def test_killed_it_leaves_the_tables_alone_and_starts_clean(
     for number in range(500):
         publisher.publish(golden("inference.v1", task=task, conversation_id=f"{number}"))
     assert publisher.flush(20) == 0
-    assert rebuild().exit_code == 0
+    fill(kafka.bootstrap, store)
     before = contents(store)
-    environment = {name: value for name, value in os.environ.items() if name.startswith("RATCHET_")}
-    command = [sys.executable, "-m", "ratchet.services.cli.main", "rebuild"]
-    child = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
+    child = subprocess.Popen([sys.executable, "-m", "ratchet.services.cli.main", "rebuild"])
     until(lambda: twin.exists(store, TWIN, "alerts_log"))
     child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.wait()
     assert contents(store) == before
 
     # killed between two exchanges: the new table is empty, the old one has its rows
@@ -278,6 +286,8 @@ def test_a_partition_is_read_again_from_an_offset_or_a_time(
     kafka: Any, store: Store, publisher: KafkaPublisher
 ) -> None:
     """A rewind brings back what is missing from there on, and counts nothing twice; a wrong position is named."""
+    if not kafka.embedded:
+        pytest.skip("once is enough: both brokers find offsets by time")
     task, start = f"rewind-{new_id()}", now()
     time.sleep(0.05)
     events = [golden("feedback.v1", task=task, inference_id="019a3f2c-0001-7000-8000-000000000001") for _ in range(9)]
