@@ -36,7 +36,7 @@ MARKER = "exchanging"
 CLOSE = 20_000
 """Records behind at most, before the tables are compared: what ingest stores in a few seconds."""
 SAY_S = 2.0
-SETTLE_TRIES = 3
+SETTLE_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ def rebuild(s: Settings, tell: Tell, keep_older: bool = False) -> Rebuilt:
     wait_for_broker(s.kafka, 10)
     with _alone(s), connect(s.clickhouse) as live, connect(beside(s.clickhouse, TWIN)) as new:
         migrate(live)
+        if twin.distributed(live):
+            raise RebuildError("the tables lie on several servers: a rebuild works on one; --from reads again on any")
         _start_clean(live, tell)
         migrate(new)
-        tables, filled = twin.tables(live)
+        tables = twin.tables(live)
         refill = Refill(s.kafka, new)
         _catch_up(refill, tell)
         lost = _older(live, tables, refill, tell)
@@ -80,11 +82,11 @@ def rebuild(s: Settings, tell: Tell, keep_older: bool = False) -> Rebuilt:
         for table in lost:
             twin.carry(live, table, live.database, TWIN)
         _derive(s, live, new, tables, tell)
-        views = [_compare(live, table, lost.get(table)) for table in tables]
+        views = [_compare(live, table, lost.get(table)) for table in tables if table.of_events]
         refill.read_on()
         tell("the rebuilt tables take their place")
         new.command(f"CREATE VIEW {MARKER} AS SELECT 1")
-        twin.trade(live, [*(table.name for table in tables), *filled], live.database, TWIN)
+        twin.trade(live, [table.name for table in tables], live.database, TWIN)
         _start_clean(live, tell)
     return Rebuilt(refill.records, refill.rows, refill.bad, time.monotonic() - begun, views)
 
@@ -110,16 +112,14 @@ def refill_from(s: Settings, tell: Tell, positions: Sequence[Position]) -> Rebui
         refill.read_on(_progress(tell))
         if {topic for topic, _ in starts} & {FEEDBACK.name, INFERENCE.name}:
             _pairs(s, live, tell)
-        tables, _ = twin.tables(live)
-        views = [_count(live, table) for table in tables]
+        views = [_count(live, table) for table in twin.tables(live) if table.of_events]
     return Rebuilt(refill.records, refill.rows, refill.bad, time.monotonic() - begun, views)
 
 
 def _start_clean(live: Store, tell: Tell) -> None:
     """Drop the second database; had its tables begun to be exchanged, with what they alone have carried back first."""
     if twin.exists(live, TWIN, MARKER):
-        tables, _ = twin.tables(live)
-        for table in tables:
+        for table in twin.tables(live):
             if twin.exists(live, TWIN, table.name):
                 twin.carry(live, table, TWIN, live.database)
     elif twin.exists(live, TWIN, "migrations"):

@@ -18,8 +18,11 @@ _VERSION = re.compile(r"ReplacingMergeTree\((?:'[^']*', '[^']*',? ?)?(\w+)\)")
 _TABLES = """
 SELECT name, sorting_key, engine_full
 FROM system.tables
-WHERE database = {database:String} AND engine LIKE '%MergeTree' AND name != 'migrations' AND NOT startsWith(name, '.')
+WHERE database = {database:String} AND engine LIKE '%MergeTree' AND endsWith(name, '_log')
 ORDER BY name
+"""
+_DISTRIBUTED = """
+SELECT count() AS n FROM system.tables WHERE database = {database:String} AND engine = 'Distributed'
 """
 _COLUMNS = """
 SELECT table, name
@@ -29,21 +32,28 @@ ORDER BY table, position
 """
 # no index analysis: a set of all keys would be kept twice, once of them as values
 _SETS = "SETTINGS use_index_for_in_with_subqueries = 0"
+_ANY_TIME = "SETTINGS max_partitions_per_insert_block = 0"
 _INSERTS = """
 SELECT count() AS n
 FROM system.processes
 WHERE query_kind IN ('Insert', 'AsyncInsertFlush') AND elapsed > {seconds:Float64}
+  AND (current_database = {database:String} OR position(query, {database:String}) > 0)
 """
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of events: which rows count as one (``key``), and which of them wins (the greatest ``version``)."""
+    """A table: which of its rows count as one (``key``), and which of them wins (the greatest ``version``)."""
 
     name: str
     key: str
     version: str | None
     columns: tuple[str, ...]
+
+    @property
+    def of_events(self) -> bool:
+        """Whether its rows tell what happened at an instant; others are sums over such rows, or notes of them."""
+        return "at" in self.columns
 
     @property
     def view(self) -> str:
@@ -65,21 +75,23 @@ class Rows:
     last: datetime | None = None
 
 
-def tables(store: Store) -> tuple[list[Table], list[str]]:
-    """The store's tables of events (``…_log``), and the names of those that views fill from them."""
+def distributed(store: Store) -> bool:
+    """Whether the store's tables lie on several servers, of which each has a part."""
+    return bool(store.query_sql(_DISTRIBUTED, {"database": store.database})[0]["n"])
+
+
+def tables(store: Store) -> list[Table]:
+    """The store's tables with data (``…_log``)."""
     columns: dict[str, list[str]] = {}
     for row in store.query_sql(_COLUMNS, {"database": store.database}):
         columns.setdefault(row["table"], []).append(row["name"])
-    events, filled = [], []
+    found = []
     for row in store.query_sql(_TABLES, {"database": store.database}):
-        if not row["name"].endswith("_log"):
-            filled.append(row["name"])
-            continue
         version = _VERSION.search(row["engine_full"])
-        events.append(
+        found.append(
             Table(row["name"], row["sorting_key"], version.group(1) if version else None, tuple(columns[row["name"]]))
         )
-    return events, filled
+    return found
 
 
 def count(store: Store, table: Table, database: str) -> int:
@@ -111,7 +123,7 @@ def carry(store: Store, table: Table, source: str, target: str) -> None:
     """Copy the events that ``source`` has and ``target`` lacks; doing it again changes nothing."""
     names = ", ".join(f"`{column}`" for column in table.columns)
     store.command(
-        f"INSERT INTO {_name(target, table.name)} ({names}) "  # noqa: S608
+        f"INSERT INTO {_name(target, table.name)} ({names}) {_ANY_TIME} "  # noqa: S608
         f"SELECT {names} FROM {_name(source, table.name)} FINAL WHERE {_lacks(table, source, target)} {_SETS}"
     )
 
@@ -119,12 +131,12 @@ def carry(store: Store, table: Table, source: str, target: str) -> None:
 def trade(store: Store, names: Sequence[str], one: str, other: str) -> None:
     """Let tables of two databases trade places, one after the other, each at once and with all its rows.
 
-    Returns when every insert that began before has ended, wherever its rows went.
+    Returns when every insert into ``one`` that began before has ended, wherever its rows went.
     """
     begun = time.monotonic()
     for name in names:
         store.command(f"EXCHANGE TABLES {_name(one, name)} AND {_name(other, name)}")
-    while store.query_sql(_INSERTS, {"seconds": time.monotonic() - begun})[0]["n"]:
+    while store.query_sql(_INSERTS, {"seconds": time.monotonic() - begun, "database": one})[0]["n"]:
         time.sleep(0.1)
 
 

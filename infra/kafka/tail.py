@@ -11,8 +11,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from ratchet.infra.kafka.admin import ranges
 from ratchet.infra.kafka.config import consumer, log
-from ratchet.infra.kafka.history import read
-from ratchet.schemas.errors import InvalidEvent
+from ratchet.infra.kafka.history import ends, read
+from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event, parse_any
 from ratchet.schemas.topics import Topic
 
@@ -130,11 +130,13 @@ class Tail:
         """Whether the broker's log ends before what was read of it: it lost its records in between."""
         try:
             for position in reader.position(reader.assignment()):
-                _, end = reader.get_watermark_offsets(position, timeout=ANSWER_S)
-                if end < position.offset:
+                _, said = reader.get_watermark_offsets(position, timeout=ANSWER_S)
+                partition = (position.topic, position.partition)
+                # what a fetch finds decides: the embedded broker says less than the end of a batch of several records
+                if said < position.offset and ends(self._bootstrap, {partition: said})[partition] < position.offset:
                     log.warning("%s: the broker came back empty: reading from the beginning again", self._topic.name)
                     return True
-        except KafkaException as error:
+        except (KafkaException, BrokerError) as error:
             log.debug("%s: %s", self._topic.name, error)
         return False
 

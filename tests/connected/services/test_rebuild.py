@@ -107,7 +107,7 @@ def mix(task: str, n: int = 20) -> list[Event]:
 def contents(store: Store) -> dict[str, tuple[int, int]]:
     """Every documented view's count and a hash of its rows in any order, less when they were stored."""
     found = {}
-    for table in twin.tables(store)[0]:
+    for table in (table for table in twin.tables(store) if table.of_events):
         columns = ", ".join(f"`{name}`" for name in table.columns if name != "ingested_at")
         sql = f"SELECT count() AS n, groupBitXor(cityHash64({columns})) AS hash FROM ratchet.{table.view}"
         [row] = store.query_sql(sql)
