@@ -142,6 +142,12 @@ def stored(store: Store, task: str, view: str = "inferences") -> int:
     return int(store.query_sql(sql, {"task": task})[0]["n"])
 
 
+def sum_of_hours(store: Store, task: str) -> int:
+    """How many inferences of the task the hourly rollup counts."""
+    sql = "SELECT sum(n) AS n FROM ratchet.hourly WHERE task = {task:String}"
+    return int(store.query_sql(sql, {"task": task})[0]["n"])
+
+
 def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
     kafka: Any, store: Store, publisher: KafkaPublisher, tmp_path: Path
 ) -> None:
@@ -171,6 +177,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
         assert contents(store) == before
         assert {view["view"]: view["after"] for view in report["views"]} == {name: n for name, (n, _) in before.items()}
         assert all(view["older"] == 0 for view in report["views"])
+        assert sum_of_hours(store, task) == 20
         assert report["bad"] >= 3
         assert len(read_dead_letters(kafka.bootstrap)) == letters
         assert store.query_sql("SELECT version FROM ratchet.datasets")[0]["version"] == version
@@ -184,6 +191,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
         assert publisher.flush(10) == 0
         assert sent
         until(lambda: stored(store, task) == 20 + len(sent))
+        assert sum_of_hours(store, task) == 20 + len(sent)
     finally:
         stop.set()
         running.join()
@@ -308,5 +316,6 @@ def test_a_partition_is_read_again_from_an_offset_or_a_time(
     for _ in range(2):
         assert rebuild("--from", FEEDBACK.name).exit_code == 0
         assert stored(store, task, "feedback") == 9
+    assert rebuild("--from", FEEDBACK.name, "--keep-older").exit_code == 2
     (_, number), has = next(iter(held.items()))
     assert f"holds the offsets {has.start} to" in str(rebuild("--from", f"{FEEDBACK.name}:{number}:99999999").exception)
