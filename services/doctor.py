@@ -64,11 +64,17 @@ def _kafka(settings: Settings) -> str:
 
 def _clickhouse(settings: Settings) -> str:
     from ratchet.infra.clickhouse.migrate import pending
+    from ratchet.services.rebuild import half_exchanged
 
     store = wiring.store(settings)
     try:
         if waiting := pending(store):
             raise RatchetError(f"migrations are not applied: {', '.join(waiting)}; run `ratchet migrate`")
+        if half_exchanged(store):
+            raise RatchetError(
+                "a rebuild was killed while its tables took their place: run `ratchet rebuild`, "
+                "which first brings back what was stored meanwhile"
+            )
     finally:
         store.close()
     return "answers, every migration is applied"

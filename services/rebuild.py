@@ -116,9 +116,14 @@ def refill_from(s: Settings, tell: Tell, positions: Sequence[Position]) -> Rebui
     return Rebuilt(refill.records, refill.rows, refill.bad, time.monotonic() - begun, views)
 
 
+def half_exchanged(live: Store) -> bool:
+    """Whether a rebuild was killed while tables changed places, so that another one must carry rows back."""
+    return twin.exists(live, TWIN, MARKER)
+
+
 def _start_clean(live: Store, tell: Tell) -> None:
     """Drop the second database; had its tables begun to be exchanged, with what they alone have carried back first."""
-    if twin.exists(live, TWIN, MARKER):
+    if half_exchanged(live):
         for table in twin.tables(live):
             if twin.exists(live, TWIN, table.name):
                 twin.carry(live, table, TWIN, live.database)

@@ -16,7 +16,7 @@ from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka import tail as tail_module
-from ratchet.infra.kafka.admin import ensure_topics, lag, ranges, wait_for_broker
+from ratchet.infra.kafka.admin import STATE_KEPT_MS, ensure_topics, lag, ranges, wait_for_broker
 from ratchet.infra.kafka.config import group_id
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
@@ -70,10 +70,13 @@ def test_topics_are_made_as_the_table_says(kafka: Any) -> None:
     }
     for topic in TOPICS:
         resource = ConfigResource(ResourceType.TOPIC, topic.name)
-        policy = admin.describe_configs([resource])[resource].result(timeout=10).get("cleanup.policy")
+        settings = admin.describe_configs([resource])[resource].result(timeout=10)
+        policy = settings.get("cleanup.policy")
         if topic.compacted:
             assert policy is not None
             assert policy.value == "compact"
+        if topic.compacted and not kafka.embedded:
+            assert settings["min.compaction.lag.ms"].value == str(STATE_KEPT_MS)
 
 
 def test_a_broker_that_is_not_there_ends_in_one_sentence() -> None:

@@ -39,7 +39,9 @@ from ratchet.schemas.events import EVENTS, Event, parse
 from ratchet.schemas.policies import PairingPolicy
 from ratchet.schemas.publish import HERE
 from ratchet.schemas.topics import FEEDBACK, INFERENCE, SCORE
+from ratchet.services import wiring
 from ratchet.services.cli.main import app
+from ratchet.services.doctor import examine
 from ratchet.services.learning import NO_CAP
 from ratchet.services.rebuild import MARKER, TWIN
 from ratchet.trainers import dataset
@@ -286,6 +288,8 @@ def test_killed_it_leaves_the_tables_alone_and_starts_clean(
         other.command("TRUNCATE TABLE inferences_log")
     twin.trade(store, ["inferences_log"], "ratchet", TWIN)
     assert stored(store, task) == 0
+    [clickhouse] = [one for one in examine(wiring.settings()) if one["part"] == "clickhouse"]
+    assert "run `ratchet rebuild`, which first brings back" in clickhouse["says"]
     assert rebuild().exit_code == 0
     assert contents(store) == before
 
@@ -297,25 +301,19 @@ def test_a_partition_is_read_again_from_an_offset_or_a_time(
     if not kafka.embedded:
         pytest.skip("once is enough: both brokers find offsets by time")
     task, start = f"rewind-{new_id()}", now()
-    time.sleep(0.05)
-    events = [golden("feedback.v1", task=task, inference_id="019a3f2c-0001-7000-8000-000000000001") for _ in range(9)]
-    for event in events:
-        publisher.publish(event)
+    before = ranges(kafka.bootstrap, [FEEDBACK.name])
+    for _ in range(9):  # one key, hence one partition
+        publisher.publish(golden("feedback.v1", task=task, inference_id="019a3f2c-0001-7000-8000-000000000001"))
     assert publisher.flush(10) == 0
-    held = {part: has for part, has in ranges(kafka.bootstrap, [FEEDBACK.name]).items() if has}
+    [((_, number), held)] = ranges(kafka.bootstrap, [FEEDBACK.name]).items() - before.items()
     assert rebuild("--from", f"{FEEDBACK.name}@{(start - timedelta(milliseconds=20)).isoformat()}").exit_code == 0
     assert stored(store, task, "feedback") == 9
     store.command("TRUNCATE TABLE ratchet.feedback_log")
-    # all nine have one key, hence one partition, whose last records they are
-    done = [
-        json.loads(rebuild("--from", f"{FEEDBACK.name}:{number}:{has.stop - 1}", "--json").stdout)
-        for (_, number), has in held.items()
-    ]
-    assert [one["records"] for one in done] == [1] * len(held)
-    assert stored(store, task, "feedback") == 1
+    done = json.loads(rebuild("--from", f"{FEEDBACK.name}:{number}:{held.stop - 1}", "--json").stdout)
+    assert done["records"] == stored(store, task, "feedback") == 1
     for _ in range(2):
-        assert rebuild("--from", FEEDBACK.name).exit_code == 0
+        assert rebuild("--from", f"{FEEDBACK.name}:{number}").exit_code == 0
         assert stored(store, task, "feedback") == 9
     assert rebuild("--from", FEEDBACK.name, "--keep-older").exit_code == 2
-    (_, number), has = next(iter(held.items()))
-    assert f"holds the offsets {has.start} to" in str(rebuild("--from", f"{FEEDBACK.name}:{number}:99999999").exception)
+    refused = rebuild("--from", f"{FEEDBACK.name}:{number}:99999999")
+    assert f"partition {number} holds the offsets {held.start} to {held.stop - 1}" in str(refused.exception)
