@@ -13,21 +13,22 @@ import threading
 import time
 from collections.abc import Callable
 
+import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ratchet.consumers.rules.batch import Batch, BatchLimits
-from ratchet.consumers.rules.decode import line
-from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flooding, observe
+from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flood_alert, flooding, observe
+from ratchet.consumers.taking import CARRIED, GROUP, take, where
 from ratchet.consumers.writer import DELIVERY_S, Writer
 from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.clock import now
 from ratchet.infra.kafka.config import consumer, group_id
 from ratchet.infra.kafka.dead import dead_letter
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import BrokerError, FloodError, InvalidEvent
-from ratchet.schemas.topics import TOPICS
+from ratchet.schemas.errors import BrokerError, FloodError
+from ratchet.schemas.rows import row
 
 log = logging.getLogger("ratchet.ingest")
-GROUP = "ingest"
 CHUNK = 2_000
 """Records a poll takes at most: the unit in which a flood is noticed."""
 STALL_S = 1.0
@@ -80,7 +81,6 @@ class Ingest:
             "error_cb": self._kafka_said,
         }
         self._clock = clock
-        self._topics = {topic.name: topic for topic in TOPICS if GROUP in topic.groups}
         self._batch = Batch()
         self._window: Window = ()
         self._paused: list[TopicPartition] = []
@@ -110,14 +110,14 @@ class Ingest:
 
         Raises:
             FloodError: too many messages are no events; what came before them is stored, they
-                themselves are neither dead-lettered nor acknowledged.
-                BrokerError: Kafka refuses this consumer for good, or takes no dead letters.
+                themselves are neither dead-lettered nor acknowledged, and an alert says so.
+            BrokerError: Kafka refuses this consumer for good, or takes no dead letters.
         """
         reader = Consumer(self._settings)
         writer = Writer(self._store, self._publisher, stop)
         self._consumer, self._writer = reader, writer
         try:
-            reader.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._lost)
+            reader.subscribe(list(CARRIED), on_revoke=self._revoked, on_lost=self._lost)
             poll_s = min(0.05, self._limits.flush_interval_s / 5)
             while not stop.is_set():
                 self._take(reader.consume(CHUNK, poll_s))
@@ -170,42 +170,38 @@ class Ingest:
 
     def _take(self, messages: list[Message]) -> None:
         now_s = self._clock()
-        good: list[tuple[str, bytes]] = []
-        bad: list[tuple[Message, str]] = []
-        passed: dict[tuple[str, int], int] = {}
+        records = []
         for message in messages:
-            if (error := message.error()) is not None:
+            if (error := message.error()) is None:
+                records.append(message)
+            else:
                 self._kafka_said(error)
-                continue
-            topic, raw = str(message.topic()), message.value()
-            passed[topic, int(message.partition() or 0)] = int(message.offset() or 0)
-            if raw is None:
-                continue  # a tombstone: compaction removed the key
-            try:
-                stored = line(raw, self._topics[topic].events)
-            except InvalidEvent as error_:
-                bad.append((message, str(error_)))
-                continue
-            if stored is not None:
-                good.append(stored)
-        if not passed:
+        if not records:
             return
         self._works_again()
-        self._window = observe(
-            self._window, Seen(now_s, sum(m.error() is None for m in messages), len(bad)), self._flood
-        )
-        if bad:
-            self._refuse_flood(bad)
-            self._bury(bad)
-        for table, row in good:
-            self._batch.add(table, row)
-        for partition, offset in passed.items():
+        taken = take(records)
+        self._window = observe(self._window, Seen(now_s, len(records), len(taken.bad)), self._flood)
+        if taken.bad:
+            self._refuse_flood(taken.bad)
+            self._bury(taken.bad)
+        for table, line in taken.rows:
+            self._batch.add(table, line)
+        for partition, offset in taken.passed.items():
             self._batch.passed(partition, offset, now_s)
 
     def _refuse_flood(self, bad: list[tuple[Message, str]]) -> None:
-        if problem := flooding(self._window, self._flood):
-            message, reason = bad[0]
-            raise FloodError(f"ingest stops: {problem}; one of them, {_where(message)}: {reason}")
+        if not (problem := flooding(self._window, self._flood)):
+            return
+        letter = dead_letter(*bad[0])
+        alert = flood_alert(letter, problem, now())
+        self._publisher.publish(alert)
+        if left := self._publisher.flush(DELIVERY_S):
+            log.error("the alert did not reach Kafka within %g s (%d records wait)", DELIVERY_S, left)
+        # nobody ingests the alert while ingest is down, so its row goes in with what came before the flood
+        stored = row(alert)
+        assert stored is not None
+        self._batch.add(stored[0], orjson.dumps(stored[1]))
+        raise FloodError(f"ingest stops: {problem}; one of them, {where(bad[0][0])}: {letter.reason}. {alert.action}")
 
     def _bury(self, bad: list[tuple[Message, str]]) -> None:
         for message, reason in bad:
@@ -219,7 +215,7 @@ class Ingest:
         self.dead_letters += len(bad)
         self._batch.dead_letters += len(bad)
         message, reason = bad[0]
-        log.warning("%d dead letters, the first: %s: %s", len(bad), _where(message), reason)
+        log.warning("%d dead letters, the first: %s: %s", len(bad), where(message), reason)
 
     def _hand_over(self, writer: Writer) -> None:
         """Give the batch to the writer; while that is busy with a full one behind it, read nothing more."""
@@ -230,7 +226,7 @@ class Ingest:
             self._pause()
 
     def _submit(self, writer: Writer) -> None:
-        if self._batch.offsets:
+        if self._batch.offsets or self._batch.rows:
             writer.submit(self._batch)
             self._batch = Batch()
 
@@ -274,7 +270,3 @@ class Ingest:
         if self._broker_away:
             self._broker_away = False
             log.warning("Kafka at %s gives records again", self._bootstrap)
-
-
-def _where(message: Message) -> str:
-    return f"{message.topic()} partition {message.partition()} offset {message.offset()}"

@@ -6,12 +6,13 @@ import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from ratchet.consumers.rules.batch import Batch, Partition
+from ratchet.consumers.rules.batch import Batch
 from ratchet.consumers.rules.decode import plain
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.backoff import backoff_s
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import StoreError, StoreRefused
+from ratchet.schemas.topics import Partition
 
 log = logging.getLogger("ratchet.ingest")
 DELIVERY_S = 10.0
@@ -115,15 +116,11 @@ class Writer:
         return True
 
     def _insert(self, table: str, lines: list[bytes]) -> bool:
-        failures, plainly = 0, False
+        failures = 0
         while True:
             try:
-                self._store.insert_json(table, b"\n".join(lines))
+                insert(self._store, table, lines)
             except StoreError as error:
-                if isinstance(error, StoreRefused) and not plainly:
-                    log.info("%s: rows are built anew: %s", table, error)
-                    lines, plainly = [plain(line) for line in lines], True
-                    continue
                 failures += 1
                 if not self.away:
                     self.away = True
@@ -147,3 +144,16 @@ class Writer:
             if self._stop.is_set():
                 return False
         return True
+
+
+def insert(store: Store, table: str, lines: list[bytes]) -> None:
+    """Insert lines as they came, and built anew where ClickHouse refuses them so.
+
+    Raises:
+        StoreError: ClickHouse is away, or refuses them either way.
+    """
+    try:
+        store.insert_json(table, b"\n".join(lines))
+    except StoreRefused as error:
+        log.info("%s: rows are built anew: %s", table, error)
+        store.insert_json(table, b"\n".join([plain(line) for line in lines]))

@@ -24,7 +24,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ratchet.schemas.errors import KeysError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 from ratchet.schemas.keys import Key, Keys, KeyScope
 
 log = logging.getLogger("ratchet.keys")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ratchet.schemas.errors import SettingsError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import TaskName
 from ratchet.schemas.policies import Price, Retention, TaskPolicy
 
@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 8080
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    flood_minimum: Annotated[int, Field(ge=1)] = Field(
+        100, description="bad messages within a minute, and more than half of all, from which ingest stops"
+    )
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     spool_max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
         1024, description="MiB on disk for the gateway's events that Kafka has not confirmed"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 
 class RatchetError(Exception):
-    """Base of every error that Ratchet raises on purpose; its text is one sentence for a person."""
+    """Base of every error that Ratchet raises on purpose; its text is one sentence for a person.
+
+    ``status`` is what a command that ends with it exits with.
+    """
+
+    status = 1
 
 
 class SettingsError(RatchetError):
@@ -25,6 +30,8 @@ class InvalidEvent(RatchetError):
 
 class FloodError(RatchetError):
     """More bad messages than a consumer may dead-letter: stop it, a person must look."""
+
+    status = 3
 
 
 class BrokerError(RatchetError):
@@ -49,6 +56,10 @@ class DatasetError(RatchetError):
 
 class TrainingError(RatchetError):
     """A training run that must stop (non-finite loss, nothing to learn from)."""
+
+
+class RebuildError(RatchetError):
+    """ClickHouse cannot be made again from the topics as asked: nothing was changed."""
 
 
 class RolloutError(RatchetError):

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.ids import ALLOWED, AdapterName, EventId, TaskName
+from ratchet.schemas.explain import explain
+from ratchet.schemas.ids import AdapterName, EventId, TaskName
 
 Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -308,6 +308,26 @@ class Operator(Event):
     why: str = ""
 
 
+class Alert(Event):
+    """``alert.v1``: something that a person should look at, with what shows it and what to do.
+
+    ``id`` is the alert's own: a later event with the same id says how it stands since, and ``at``
+    is when that was said. A source derives it from what the alert is about, so it is not raised twice.
+    """
+
+    schema_: Literal["alert.v1"] = Field("alert.v1", alias="schema")
+    task: TaskName | None = Field(None, description="absent where it concerns every task")
+    kind: Text64 = Field(description="what moved or broke, e.g. 'flood'")
+    severity: Literal["info", "warning", "critical"]
+    state: Literal["open", "acknowledged", "resolved"] = "open"
+    title: Annotated[str, Field(min_length=1, max_length=256)]
+    summary: str = Field("", description="what was seen, with its figures")
+    action: str = Field("", description="what to do now")
+    false_alarm_rate: Share | None = Field(None, description="absent where it states a fact, not a test's outcome")
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    source: Text64 = Field(description="the part that raised it, e.g. 'ingest'")
+
+
 class DeadLetter(Event):
     """``dead-letter.v1``: a message that is no event, with its bytes (base64) and the reason."""
 
@@ -331,31 +351,9 @@ EVENTS: dict[str, type[Event]] = {
     "adapter.v1": Adapter,
     "rollout.v1": Rollout,
     "operator.v1": Operator,
+    "alert.v1": Alert,
     "dead-letter.v1": DeadLetter,
 }
-
-
-def explain(error: ValidationError, hidden: frozenset[str] = frozenset()) -> str:
-    """Name each bad field, what is wrong and the value, in one line; values of ``hidden`` fields are not shown."""
-    return "; ".join(_problem(item, hidden) for item in error.errors(include_url=False))
-
-
-def _problem(item: ErrorDetails, hidden: frozenset[str]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "event"
-    if item["type"] == "missing":
-        return f"{where}: {item['msg']}"
-    got = "a secret" if hidden & set(map(str, item["loc"])) else _short(item.get("input"))
-    message = item["msg"]
-    if item["type"] == "string_pattern_mismatch" and (allowed := ALLOWED.get(item["ctx"]["pattern"])):
-        message = f"allowed: {allowed}"
-    elif item["type"] == "timezone_aware":
-        message = "a time without zone; allowed: RFC 3339 with a zone, e.g. 2026-11-01T12:00:00Z"
-    return f"{where}: {message} (got {got})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def parse(kind: type[E], raw: bytes) -> E:

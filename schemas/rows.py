@@ -10,6 +10,7 @@ import orjson
 
 from ratchet.schemas.events import (
     Adapter,
+    Alert,
     Event,
     Feedback,
     Inference,
@@ -21,6 +22,17 @@ from ratchet.schemas.events import (
 )
 
 Row = dict[str, Any]
+TABLES = {
+    "inference.v1": "inferences_log",
+    "shadow.v1": "shadows_log",
+    "feedback.v1": "feedback_log",
+    "score.v1": "scores_log",
+    "training.v1": "training_log",
+    "adapter.v1": "adapters_log",
+    "rollout.v1": "rollouts_log",
+    "alert.v1": "alerts_log",
+}
+"""The table of each event kind that ClickHouse keeps."""
 
 
 def instant(value: datetime) -> str:
@@ -162,22 +174,41 @@ def _rollout(event: Rollout) -> Row:
     }
 
 
+def _alert(event: Alert) -> Row:
+    return {
+        "id": event.id,
+        "at": instant(event.at),
+        "task": event.task or "",
+        "kind": event.kind,
+        "severity": event.severity,
+        "state": event.state,
+        "title": event.title,
+        "summary": event.summary,
+        "action": event.action,
+        "false_alarm_rate": event.false_alarm_rate,
+        "evidence": canonical(event.evidence),
+        "source": event.source,
+    }
+
+
 def row(event: Event) -> tuple[str, Row] | None:
     """The table that stores ``event`` and its row; None for events that no table keeps."""
     match event:
         case Inference():
-            return "inferences_log", _call(event)
+            return TABLES[event.schema_], _call(event)
         case Shadow():
-            return "shadows_log", _call(event) | {"inference_id": event.inference_id}
+            return TABLES[event.schema_], _call(event) | {"inference_id": event.inference_id}
         case Feedback():
-            return "feedback_log", _feedback(event)
+            return TABLES[event.schema_], _feedback(event)
         case Score():
-            return "scores_log", _score(event)
+            return TABLES[event.schema_], _score(event)
         case Training():
-            return "training_log", _training(event)
+            return TABLES[event.schema_], _training(event)
         case Adapter():
-            return "adapters_log", _adapter(event)
+            return TABLES[event.schema_], _adapter(event)
         case Rollout():
-            return "rollouts_log", _rollout(event)
+            return TABLES[event.schema_], _rollout(event)
+        case Alert():
+            return TABLES[event.schema_], _alert(event)
         case _:
             return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ratchet.schemas.events import (
     Adapter,
+    Alert,
     DeadLetter,
     Event,
     Feedback,
@@ -16,6 +17,9 @@ from ratchet.schemas.events import (
     Shadow,
     Training,
 )
+
+Partition = tuple[str, int]
+"""A topic's name and the number of one of its partitions."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,12 @@ ROLLOUT = Topic(
     ("ingest", "controller", "every gateway, from the beginning, without a group"),
     "routing tables and operators' instructions",
 )
+ALERT = Topic("ratchet.alert", ("alert.v1",), "id", 1, False, ("ingest",), "what a person should look at")
 DEAD_LETTER = Topic(
     "ratchet.dead-letter", ("dead-letter.v1",), "topic", 1, False, (), "messages that are no event, with their bytes"
 )
 
-TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, DEAD_LETTER)
+TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, ALERT, DEAD_LETTER)
 
 
 def route(event: Event) -> tuple[Topic, str]:
@@ -107,6 +112,8 @@ def route(event: Event) -> tuple[Topic, str]:
             return ROLLOUT, event.task
         case Operator():
             return ROLLOUT, f"{event.task}/operator"
+        case Alert():
+            return ALERT, event.id
         case DeadLetter():
             return DEAD_LETTER, event.topic
         case _:

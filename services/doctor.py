@@ -65,6 +65,7 @@ def _kafka(settings: Settings) -> str:
 def _clickhouse(settings: Settings) -> str:
     from ratchet.infra.clickhouse import retention
     from ratchet.infra.clickhouse.migrate import pending
+    from ratchet.services.rebuild import half_exchanged
 
     store = wiring.store(settings)
     try:
@@ -72,6 +73,11 @@ def _clickhouse(settings: Settings) -> str:
             raise RatchetError(f"migrations are not applied: {', '.join(waiting)}; run `ratchet migrate`")
         if changed := retention.pending(store, wiring.retention(settings), wiring.cluster(settings)):
             raise RatchetError(f"retention is not as set: {'; '.join(changed)}; run `ratchet migrate`")
+        if half_exchanged(store):
+            raise RatchetError(
+                "a rebuild was killed while its tables took their place: run `ratchet rebuild`, "
+                "which first brings back what was stored meanwhile"
+            )
     finally:
         store.close()
     return "answers, every migration is applied, retention is as set"

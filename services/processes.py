@@ -138,6 +138,7 @@ async def _until_signal(run: Callable[[asyncio.Event], Awaitable[None]]) -> None
 def _ingest(s: Settings, stop: threading.Event) -> None:
     """Ingest, and beside it in a thread the rollups of the hours that grew quiet."""
     from ratchet.consumers.ingest import Ingest
+    from ratchet.consumers.rules.flood import FloodPolicy
     from ratchet.infra.clickhouse.rollup import keep_rolled
 
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-ingest")
@@ -145,7 +146,8 @@ def _ingest(s: Settings, stop: threading.Event) -> None:
     rolling = threading.Thread(target=keep_rolled, args=(store, ended), name="rollups")
     rolling.start()
     try:
-        Ingest(s.kafka, store, publisher, s.flush_interval_s).run(stop)
+        flood = FloodPolicy(minimum=s.flood_minimum)
+        Ingest(s.kafka, store, publisher, s.flush_interval_s, flood=flood).run(stop)
     finally:
         ended.set()
         rolling.join()

@@ -12,20 +12,24 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from ratchet.infra.embedded.ports import port_taken
 from ratchet.infra.embedded.supervisor import Child, Notice, State, Supervisor
 from ratchet.infra.settings import Settings
-from ratchet.schemas.errors import BrokerError, StartError, StoreError
+from ratchet.schemas.errors import BrokerError, FloodError, StartError, StoreError
 from ratchet.services import wiring
 
 Tell = Callable[[str], None]
 DRAINED_GROUPS = ("checks", "judge", "pairs", "ingest")
 DRAIN_S = 30.0
 VLLM_S = 240.0
+FLOODED = (
+    "it is not started again, the rest goes on: see `ratchet alerts`, "
+    "then run `ratchet consume ingest` beside this or start anew"
+)
 
 
 class Stack:
@@ -72,7 +76,8 @@ class Stack:
             ("controller", ["control"]),
             ("train-worker", ["train-worker"]),
         ):
-            self.supervisor.start(self._own(name, arguments, lambda: True))
+            final = {FloodError.status: FLOODED} if name == "ingest" else {}
+            self.supervisor.start(self._own(name, arguments, lambda: True, final))
         if self._vllm_ready is not None:
             self._await_vllm(self._vllm_ready)
         self.supervisor.start(self._own("gateway", ["gateway"], lambda: wiring.gateway_ready(s)))
@@ -128,9 +133,13 @@ class Stack:
         except BrokerError as error:
             self._tell(f"stopping without waiting for the consumers: {error}")
 
-    def _own(self, name: str, arguments: list[str], ready: Callable[[], bool]) -> Child:
+    def _own(
+        self, name: str, arguments: list[str], ready: Callable[[], bool], final: Mapping[int, str] | None = None
+    ) -> Child:
         argv = [sys.executable, "-m", "ratchet.services.cli.main", *arguments]
-        return Child(name=name, argv=argv, log_path=self._log(name), ready=ready, env=self._environment())
+        return Child(
+            name=name, argv=argv, log_path=self._log(name), ready=ready, env=self._environment(), final=final or {}
+        )
 
     def _environment(self) -> dict[str, str]:
         """Children read the same settings, from wherever they run."""

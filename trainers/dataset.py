@@ -217,6 +217,16 @@ def versions(home: Path, task: str | None = None) -> list[Dataset]:
     return sorted(found, key=lambda one: (one.manifest["created_at"], one.version))
 
 
+def relist(store: Store, home: Path) -> int:
+    """List every version on this machine in ClickHouse again; returns how many there are.
+
+    Raises:
+        DatasetError: a manifest cannot be read.
+        StoreError: ClickHouse is away.
+    """
+    return store.insert_rows("datasets_log", [_log_row(one) for one in versions(home)])
+
+
 def latest(home: Path, task: str) -> Dataset | None:
     """The version of a task that was built last, or None."""
     return next(reversed(versions(home, task)), None)

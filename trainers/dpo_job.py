@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ratchet.schemas.errors import DatasetError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 
 ADAPTER_DIR = "adapter"
 RESULT_FILE = "result.json"

@@ -15,7 +15,8 @@ import orjson
 from pydantic import ValidationError
 
 from ratchet.schemas.errors import DatasetError, TrainingError
-from ratchet.schemas.events import Adapter, Training, explain, parse
+from ratchet.schemas.events import Adapter, Training, parse
+from ratchet.schemas.explain import explain
 from ratchet.schemas.policies import TrainingPolicy
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.dataset import Dataset

@@ -30,7 +30,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ratchet.schemas.errors import DatasetError, RatchetError, TrainingError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 from ratchet.trainers.dpo_job import ADAPTER_DIR, EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE, DpoJob, read_rows
 from ratchet.trainers.encoding import encode_pairs
 from ratchet.trainers.preference_accuracy import accuracy, score

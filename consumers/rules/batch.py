@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-Partition = tuple[str, int]
-"""Topic and partition."""
+from ratchet.schemas.topics import Partition
 
 
 @dataclass(frozen=True)

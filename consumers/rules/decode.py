@@ -12,12 +12,11 @@ import orjson
 
 from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.events import EVENTS, Event, Inference, Shadow, Training, parse, parse_any
-from ratchet.schemas.rows import prompt_hash, row
+from ratchet.schemas.rows import TABLES, prompt_hash, row
 
 UINT32_MAX = 2**32 - 1
 FIRST_YEAR, LAST_YEAR = 1970, 2299
 _ADDED = ("prompt_hash", "content")
-_TABLES = {"inference.v1": "inferences_log", "shadow.v1": "shadows_log"}
 _FILLED = {"tenant", "stage"}
 """Fields whose default the column does not have."""
 
@@ -42,7 +41,7 @@ def line(raw: bytes, allowed: tuple[str, ...]) -> tuple[str, bytes] | None:
         if isinstance(event, Inference | Shadow) and _as_it_came(raw, event):
             content = event.response.content if event.response is not None else None
             added = b',"prompt_hash":"%b","content":%b}' % (prompt_hash(event.request).encode(), orjson.dumps(content))
-            return _TABLES[event.schema_], raw[:-1] + added
+            return TABLES[event.schema_], raw[:-1] + added
         stored = row(event)
         return None if stored is None else (stored[0], orjson.dumps(stored[1]))
     except TypeError as error:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from ratchet.schemas.events import Alert, DeadLetter
+from ratchet.schemas.ids import derived_id
+
+HOUR_MS = 60 * 60 * 1000
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,36 @@ def flooding(window: Window, policy: FloodPolicy) -> str | None:
     if bad < policy.minimum or bad <= policy.share * total:
         return None
     return f"{bad} of {total} messages within {policy.window_s:g} s are no events (allowed share: {policy.share:.0%})"
+
+
+def flood_alert(first: DeadLetter, problem: str, now: datetime) -> Alert:
+    """The alert that says a flood stopped ingest.
+
+    Its id derives from the topic and the hour in which Kafka took the message: a restart that meets
+    the same flood, at whichever of its messages, gives the same alert.
+
+    Args:
+        first: one of the messages, as the dead letter that it does not become.
+        problem: what `flooding` said.
+        now: the present instant, with zone.
+    """
+    hour_ms = int(first.at.timestamp() * 1000) // HOUR_MS * HOUR_MS
+    return Alert(
+        id=derived_id(hour_ms, "flood", first.topic),
+        at=now,
+        kind="flood",
+        severity="critical",
+        title=f"ingest stopped: {first.topic} is flooded with messages that are no events"[:256],
+        summary=f"{problem}; one of them, partition {first.partition} offset {first.offset}: {first.reason}",
+        action="Nothing is lost and nothing more is stored: mend or stop the producer and start ingest again; "
+        "to dead-letter what it sent, start ingest with RATCHET_FLOOD_MINIMUM above the number of bad messages.",
+        evidence={
+            "topic": first.topic,
+            "partition": first.partition,
+            "offset": first.offset,
+            "key": first.key,
+            "reason": first.reason,
+            "value_base64": first.value_base64[:4096],
+        },
+        source="ingest",
+    )

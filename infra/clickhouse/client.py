@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import clickhouse_connect
 import orjson
@@ -21,7 +21,7 @@ from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.compression import get_compressor
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from ratchet.infra.clickhouse.sql import placeholders
+from ratchet.infra.clickhouse.sql import in_database, placeholders
 from ratchet.schemas.errors import SettingsError, StoreError, StoreRefused
 
 # It warns on every lost connection; the StoreError that is raised then says the same.
@@ -71,7 +71,7 @@ class Store:
         return str(self._client.database)
 
     def query(self, name: str, /, **params: Any) -> list[dict[str, Any]]:
-        """Ask the question in ``queries/<name>.sql``; rows as dicts by column name.
+        """Ask the question in ``queries/<name>.sql`` of this store's database; rows as dicts by column name.
 
         Times come back aware, in UTC.
 
@@ -79,7 +79,7 @@ class Store:
             StoreError: no such question, parameters that are not exactly the question's, or
                 ClickHouse refused or is away.
         """
-        return self.query_sql(load_query(name), params, name=name)
+        return self.query_sql(in_database(load_query(name), self.database), params, name=name)
 
     def execute(self, name: str, /, **params: Any) -> None:
         """Run the writing statement in ``queries/<name>.sql``.
@@ -238,3 +238,8 @@ def connect(dsn: str, *, clustered: bool = False, timeout_s: float = 300.0, conn
     # set after the connection, so that a database that is yet to be made does not refuse it
     client.database = parts.path.strip("/") or "default"
     return Store(client, where)
+
+
+def beside(dsn: str, database: str) -> str:
+    """The DSN of another database on the same ClickHouse."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))

@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.clickhouse.ddl import Cluster
-from ratchet.infra.clickhouse.sql import split_statements
+from ratchet.infra.clickhouse.sql import in_database, split_statements
 from ratchet.schemas.errors import StoreError
 
 MIGRATIONS = "ratchet.infra.clickhouse.migrations"
@@ -122,7 +122,7 @@ def migrate(store: Store, folder: Traversable | None = None, cluster: Cluster | 
         if finished:
             continue
         for step in range(len(before), len(digests)):
-            run(migration.statements[step])
+            run(in_database(migration.statements[step], store.database))
             note = {"name": migration.name, "step": step, "steps": len(digests), "sha256": digests[step]}
             store.insert_rows("migrations", [note])
         applied.append(migration.name)

@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+DATABASE = "ratchet"
+"""The database that migrations and queries name."""
+
 # A lexer by alternation: whatever opens a string, a quoted name or a comment is consumed whole.
 _TOKEN = re.compile(
     r"""
@@ -69,6 +72,22 @@ def placeholders(sql: str) -> frozenset[str]:
     """The names of a query's bound parameters, ``{name:Type}``, outside strings and comments."""
     bare = "".join(piece if kind in ("word", "other") else " " for kind, piece, _ in tokens(sql))
     return frozenset(_PLACEHOLDER.findall(bare))
+
+
+def in_database(sql: str, database: str) -> str:
+    """The statement with ``ratchet.`` read as another database's name; strings and comments stay as they are.
+
+    Files are written for the database ``ratchet``; so they serve one beside it, too.
+    """
+    if database == DATABASE:
+        return sql
+    pieces = [(kind, piece) for kind, piece, _ in tokens(sql)]
+    after = [*(piece for _, piece in pieces[1:]), ""]
+    before = ["", *(piece for _, piece in pieces[:-1])]
+    return "".join(
+        f"`{database}`" if kind == "word" and piece == DATABASE and following == "." and ahead != "." else piece
+        for (kind, piece), following, ahead in zip(pieces, after, before, strict=True)
+    )
 
 
 def first_word(sql: str) -> str:

@@ -26,6 +26,8 @@ class Child:
         log_path: standard output and error are appended to it.
         ready: whether it serves now; asked again and again, so it must answer within a second or two.
         ready_timeout_s: the longest it may take to serve, at every start.
+        final: exit statuses with which it is not started again, while the other children go on, and what
+            to do then.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Child:
     ready: Callable[[], bool]
     env: Mapping[str, str] | None = None
     ready_timeout_s: float = 60.0
+    final: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass

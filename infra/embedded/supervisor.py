@@ -125,12 +125,15 @@ class Supervisor:
         self._check()
 
     def _check(self, starting: Running | None = None) -> None:
-        for running in self._running:
+        for running in list(self._running):
             if running is starting:
                 continue
             seconds = self._clock() - running.started_at
-            if running.process.poll() is not None:
-                self._restart(running, running.epitaph())
+            if (status := running.process.poll()) is not None:
+                if (advice := running.child.final.get(status)) is not None:
+                    self._let_go(running, advice)
+                else:
+                    self._restart(running, running.epitaph())
             elif (
                 running.ready_at is None and not self._became_ready(running) and seconds > running.child.ready_timeout_s
             ):
@@ -243,6 +246,12 @@ class Supervisor:
         running.ready_at = self._clock()
         self._progress(Notice(running.child.name, State.READY, running.ready_at - running.started_at))
         return True
+
+    def _let_go(self, running: Running, advice: str) -> None:
+        seconds = self._clock() - running.started_at
+        self._bury(running)
+        self._running.remove(running)
+        self._progress(Notice(running.child.name, State.DIED, seconds, f"{running.epitaph()}; {advice}"))
 
     def _restart(self, running: Running, how: str) -> None:
         now = self._clock()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
+from datetime import datetime
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from ratchet.infra.kafka.config import connection, group_id, record_limit
+from ratchet.infra.kafka.history import ends
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.topics import TOPICS, Topic
+from ratchet.schemas.topics import TOPICS, Partition, Topic
 
 log = logging.getLogger("ratchet.kafka")
 REQUEST_S = 15.0
+STATE_KEPT_MS = 365 * 24 * 60 * 60 * 1000
+"""How long a compacted topic keeps every record: the audit log of rollouts can be made again from so far back."""
 
 
 def ensure_topics(bootstrap: str, replication: int = 1, topics: tuple[Topic, ...] = TOPICS) -> list[str]:
@@ -84,27 +89,54 @@ def lag(bootstrap: str, group: str) -> int:
     Raises:
         BrokerError: Kafka is away or refuses.
     """
-    admin = _admin(bootstrap)
-    names = {topic.name for topic in TOPICS if group in topic.groups}
-    metadata = _metadata(admin, bootstrap)
-    partitions = [TopicPartition(name, p) for name in names & set(metadata) for p in metadata[name]]
-    if not partitions:
+    held = ranges(bootstrap, [topic.name for topic in TOPICS if group in topic.groups])
+    if not held:
         return 0
-    request = ConsumerGroupTopicPartitions(group_id(group), partitions)
+    request = ConsumerGroupTopicPartitions(group_id(group), [TopicPartition(*partition) for partition in held])
+    admin = _admin(bootstrap)  # kept: an answer to a client that is gone never comes
     try:
-        ends = {
-            (p.topic, p.partition): future.result(timeout=REQUEST_S).offset
-            for p, future in admin.list_offsets({p: OffsetSpec.latest() for p in partitions}).items()
-        }
-        starts = {
-            (p.topic, p.partition): future.result(timeout=REQUEST_S).offset
-            for p, future in admin.list_offsets({p: OffsetSpec.earliest() for p in partitions}).items()
-        }
         answer = next(iter(admin.list_consumer_group_offsets([request]).values())).result(timeout=REQUEST_S)
     except KafkaException as error:
         raise BrokerError(f"Kafka at {bootstrap}: {error.args[0].str()}") from error
     committed = {(p.topic, p.partition): p.offset for p in answer.topic_partitions}
-    return sum(max(0, end - max(committed.get(key, -1), starts[key])) for key, end in ends.items())
+    return sum(max(0, has.stop - max(committed.get(part, -1), has.start)) for part, has in held.items())
+
+
+def ranges(bootstrap: str, names: Iterable[str]) -> dict[Partition, range]:
+    """The offsets that each partition of these topics holds now, from its oldest record to its end.
+
+    Topics that do not exist have no partitions. Compaction leaves gaps within a range.
+
+    Raises:
+        BrokerError: Kafka is away or refuses.
+    """
+    firsts = _offsets(bootstrap, names, OffsetSpec.earliest())
+    stops = ends(bootstrap, _offsets(bootstrap, names, OffsetSpec.latest()))
+    return {partition: range(first, stops.get(partition, first)) for partition, first in firsts.items()}
+
+
+def offsets_since(bootstrap: str, topic: str, since: datetime) -> dict[Partition, int]:
+    """Each partition's first offset whose record has Kafka's time ``since`` or a later one; its end where none has.
+
+    Raises:
+        BrokerError: Kafka is away or refuses.
+    """
+    found = _offsets(bootstrap, [topic], OffsetSpec.for_timestamp(int(since.timestamp() * 1000)))
+    held = ranges(bootstrap, [topic])
+    return {partition: held[partition].stop if offset < 0 else offset for partition, offset in found.items()}
+
+
+def _offsets(bootstrap: str, names: Iterable[str], spec: OffsetSpec) -> dict[Partition, int]:
+    admin = _admin(bootstrap)
+    metadata = _metadata(admin, bootstrap)
+    wanted = {TopicPartition(name, p): spec for name in sorted(set(names) & set(metadata)) for p in metadata[name]}
+    if not wanted:
+        return {}
+    try:
+        found = admin.list_offsets(wanted, request_timeout=REQUEST_S)
+        return {(p.topic, p.partition): int(future.result(timeout=REQUEST_S).offset) for p, future in found.items()}
+    except KafkaException as error:
+        raise BrokerError(f"Kafka at {bootstrap}: {error.args[0].str()}") from error
 
 
 def _admin(bootstrap: str) -> AdminClient:
@@ -115,7 +147,12 @@ def _new(topic: Topic, replication: int) -> NewTopic:
     config = {"max.message.bytes": str(record_limit(topic.name) + 64 * 1024)}
     if topic.compacted:
         # state is small and read from the beginning by every gateway: compact early
-        config |= {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+        config |= {
+            "cleanup.policy": "compact",
+            "segment.ms": "600000",
+            "min.cleanable.dirty.ratio": "0.1",
+            "min.compaction.lag.ms": str(STATE_KEPT_MS),
+        }
     return NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=replication, config=config)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ratchet.infra.kafka.config import record_limit
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
@@ -11,7 +13,8 @@ from ratchet.schemas.topics import route
 class MemoryPublisher:
     """A `Publisher` whose ``events`` are what was published, in order.
 
-    ``records`` has topic, key and value of everything that was sent, events included;
+    ``records`` has topic, key and value of everything that was sent, events included, and
+    ``headers`` what each of them was sent with;
     ``away=True`` makes it behave as a broker that takes nothing more.
     """
 
@@ -23,6 +26,7 @@ class MemoryPublisher:
         """
         self.events: list[Event] = []
         self.records: list[tuple[str, bytes | None, bytes]] = []
+        self.headers: list[dict[str, bytes]] = []
         self.away = False
         self.delivered = 0
         self.failed = 0
@@ -35,7 +39,7 @@ class MemoryPublisher:
         self.send(topic.name, key.encode(), event.to_bytes())
         self.events.append(event)
 
-    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
+    def send(self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None) -> None:
         """Keep one record; see `Publisher.send`."""
         if self._closed:
             raise BrokerError("the publisher is closed")
@@ -45,6 +49,7 @@ class MemoryPublisher:
             waiting = len(self.records) - self.delivered
             raise BrokerError(f"{topic}: Kafka does not keep up, {waiting} records wait already")
         self.records.append((topic, key, value))
+        self.headers.append(dict(headers or {}))
 
     def flush(self, timeout_s: float) -> int:
         """Deliver what waits, unless ``away``; returns how many records still wait."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 
+_Headers = list[tuple[str, bytes]] | None
 Settled = Callable[[int, KafkaError | None], None]
 """Takes the number that a record was sent with, and None once it is delivered, else why not."""
 
@@ -101,7 +102,7 @@ class KafkaPublisher:
         }
         self.delivered = 0
         self.failed = 0
-        self._refused: deque[tuple[str, bytes | None, bytes]] = deque()
+        self._refused: deque[tuple[str, bytes | None, bytes, _Headers]] = deque()
         self._settled = settled
         self._away = False
         self._lock = threading.Lock()
@@ -118,7 +119,15 @@ class KafkaPublisher:
         topic, key = route(event)
         self.send(topic.name, key.encode(), event.to_bytes())
 
-    def send(self, topic: str, key: bytes | None, value: bytes, number: int | None = None) -> None:
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes,
+        number: int | None = None,
+        *,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Hand over one record as it is; see `Publisher.send`. With a ``number``, `Settled` hears of it."""
         if self._closed.is_set():
             raise BrokerError("the publisher is closed")
@@ -126,7 +135,7 @@ class KafkaPublisher:
             raise InvalidEvent(f"{topic}: {len(value)} bytes; allowed: {limit}")
         try:
             if number is None:
-                self._producer.produce(topic, value=value, key=key)
+                self._producer.produce(topic, value=value, key=key, headers=list((headers or {}).items()))
             else:
                 self._producer.produce(topic, value=value, key=key, on_delivery=partial(self._delivery, number=number))
         except BufferError:
@@ -173,19 +182,19 @@ class KafkaPublisher:
         if number is not None:
             return
         with self._lock:
-            self._refused.append((topic, key, value))
+            self._refused.append((topic, key, value, message.headers()))
 
     def _again(self) -> None:
         while True:
             with self._lock:
                 if not self._refused:
                     return
-                topic, key, value = self._refused.popleft()
+                topic, key, value, headers = self._refused.popleft()
             try:
-                self._producer.produce(topic, value=value, key=key)
+                self._producer.produce(topic, value=value, key=key, headers=headers or [])
             except (BufferError, KafkaException) as error:
                 with self._lock:
-                    self._refused.appendleft((topic, key, value))
+                    self._refused.appendleft((topic, key, value, headers))
                 log.debug("%s: still refused: %s", topic, error)
                 return
 

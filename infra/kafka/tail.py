@@ -1,4 +1,4 @@
-"""Reading topics from the beginning without a group: the state topics' followers, and whole-topic reads."""
+"""Following state topics from their beginning without a group; and what a topic holds now (history.py) as values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ratchet.infra.kafka.admin import ranges
 from ratchet.infra.kafka.config import consumer, log
+from ratchet.infra.kafka.history import ends, read
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event, parse_any
 from ratchet.schemas.topics import Topic
@@ -43,27 +44,9 @@ def read_all(bootstrap: str, topic: str, timeout_s: float = 30.0) -> Iterator[Re
     Raises:
         BrokerError: Kafka is away or stops answering.
     """
-    reader = _reader(bootstrap)
-    try:
-        waiting = set(_assign_all(reader, topic))
-        deadline = time.monotonic() + timeout_s
-        while waiting:
-            message = reader.poll(0.2)
-            if message is None:
-                if time.monotonic() >= deadline:
-                    raise BrokerError(f"{topic}: Kafka at {bootstrap} stopped answering for {timeout_s:g} s")
-                continue
-            if (error := message.error()) is None:
-                deadline = time.monotonic() + timeout_s
-                yield _record(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                waiting.discard(message.partition())
-            elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:
-                raise BrokerError(f"{topic}: {error.str()}")
-    except KafkaException as error:
-        raise BrokerError(f"{topic}: Kafka at {bootstrap}: {error.args[0].str()}") from error
-    finally:
-        reader.close()
+    for messages in read(bootstrap, ranges(bootstrap, [topic]), timeout_s):
+        for message in messages:
+            yield _record(message)
 
 
 class Tail:
@@ -110,7 +93,8 @@ class Tail:
 
     def _run(self) -> None:
         # a closed connection is an error event here, because behind it the broker may have forgotten
-        reader = _reader(self._bootstrap, {"log.connection.close": True, "error_cb": self._error})
+        settings = consumer(self._bootstrap, "ratchet.tail", "ratchet-tail") | {"enable.partition.eof": True}
+        reader = Consumer(settings | {"log.connection.close": True, "error_cb": self._error})
         try:
             waiting = self._begin(reader)
             quiet_since = time.monotonic()
@@ -146,11 +130,13 @@ class Tail:
         """Whether the broker's log ends before what was read of it: it lost its records in between."""
         try:
             for position in reader.position(reader.assignment()):
-                _, end = reader.get_watermark_offsets(position, timeout=ANSWER_S)
-                if end < position.offset:
+                _, said = reader.get_watermark_offsets(position, timeout=ANSWER_S)
+                partition = (position.topic, position.partition)
+                # what a fetch finds decides: the embedded broker says less than the end of a batch of several records
+                if said < position.offset and ends(self._bootstrap, {partition: said})[partition] < position.offset:
                     log.warning("%s: the broker came back empty: reading from the beginning again", self._topic.name)
                     return True
-        except KafkaException as error:
+        except (KafkaException, BrokerError) as error:
             log.debug("%s: %s", self._topic.name, error)
         return False
 
@@ -188,12 +174,6 @@ class Tail:
         except Exception:  # noqa: BLE001 - a follower that dies would serve stale state for ever: say it, take the next event
             self.failed += 1
             log.exception("%s offset %d could not be applied", record.topic, record.offset)
-
-
-def _reader(bootstrap: str, extra: dict[str, Any] | None = None) -> Consumer:
-    # librdkafka wants a group id even where no group is joined
-    settings = consumer(bootstrap, "ratchet.tail", "ratchet-tail") | {"enable.partition.eof": True}
-    return Consumer(settings | (extra or {}))
 
 
 def _assign_all(reader: Consumer, topic: str) -> list[int]:

@@ -9,6 +9,9 @@ import typer
 if TYPE_CHECKING:
     from ratchet.schemas.events import DeadLetter
 
+SHOWN = 120
+"""Bytes of a message that the list shows to a person."""
+
 app = typer.Typer(help="Messages that were no events: list them, send them again.", no_args_is_help=True)
 
 
@@ -31,7 +34,8 @@ def list_letters(
     for letter in shown:
         row = _row(letter)
         typer.echo(f"{letter.id}  {row['at']}  {letter.topic}[{letter.partition}] offset {letter.offset}")
-        typer.echo(f"    {row['bytes']} bytes, key {letter.key!r}: {letter.reason}")
+        typer.echo(f"    {letter.reason}")
+        typer.echo(f"    key {letter.key!r}, {row['bytes']} bytes: {_beginning(letter)}")
     earlier = len(letters) - len(shown)
     typer.echo(f"{len(letters)} dead letters" + (f", {earlier} earlier ones not shown" if earlier else ""))
 
@@ -59,6 +63,13 @@ def replay(
     finally:
         publisher.close()
     typer.echo(f"{sent} messages published again")
+
+
+def _beginning(letter: DeadLetter) -> str:
+    from ratchet.infra.kafka.dead import original
+
+    raw = original(letter)
+    return f"{raw[:SHOWN]!r}" + (" … (whole with --json)" if len(raw) > SHOWN else "")
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, cost, data, dlq, keys, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, alerts, cost, data, dlq, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -25,6 +25,7 @@ for command in (*operate.COMMANDS, *training.COMMANDS):
 for name, group in (
     *data.APPS,
     ("pairs", pairs.app),
+    ("alerts", alerts.app),
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
@@ -42,7 +43,7 @@ def run() -> None:
         app()
     except RatchetError as error:
         print(f"ratchet: {error}", file=sys.stderr)  # noqa: T201 - the one sentence
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 if __name__ == "__main__":

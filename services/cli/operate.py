@@ -1,4 +1,4 @@
-"""Commands that run parts of the loop: demo, up, gateway, consume, control, train-worker, migrate, doctor, emit."""
+"""Commands that run and mend parts of the loop, from `demo` and `up` to `rebuild` and `doctor`."""
 
 from __future__ import annotations
 
@@ -62,6 +62,46 @@ def migrate(as_json: Json = False) -> None:
         typer.echo(f"topics made: {', '.join(done.topics) or 'none, all were there'}")
 
 
+def rebuild(
+    keep_older: Annotated[
+        bool, typer.Option("--keep-older", help="carry over rows that the topics no longer hold, instead of refusing")
+    ] = False,
+    since: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            help="only read again from here on, into the tables as they are: TOPIC[:PARTITION[:OFFSET]] or "
+            "TOPIC[:PARTITION]@TIME, as often as needed",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make ClickHouse again from the topics; or read a part of them once more (--from)."""
+    from dataclasses import asdict
+
+    from ratchet.consumers.taking import CARRIED
+    from ratchet.services import rebuild as rebuilding
+    from ratchet.services.rules.rebuilding import position
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    settings = wiring.settings()
+    if since:
+        if keep_older:
+            raise typer.BadParameter("--from takes nothing away, so there is nothing to keep: leave out --keep-older")
+        done = rebuilding.refill_from(settings, tell, [position(text, CARRIED) for text in since])
+    else:
+        done = rebuilding.rebuild(settings, tell, keep_older)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), default=str))
+        return
+    typer.echo(f"{'':<18}{'before':>12}{'now':>12}{'kept from before':>20}")
+    for view in done.views:
+        typer.echo(f"{view.view:<18}{view.before:>12,}{view.after:>12,}{view.older:>20,}")
+    typer.echo(f"{done.records:,} records read, {done.bad:,} of them no events, in {done.seconds:.1f} s")
+
+
 def doctor(as_json: Json = False) -> None:
     """Look at every part the settings name and say what is wrong and what to do."""
     from ratchet.services.doctor import examine
@@ -104,6 +144,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     control,
     train_worker,
     migrate,
+    rebuild,
     doctor,
     emit,
 )

@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from ratchet.schemas.errors import DatasetError, SettingsError
-from ratchet.schemas.events import explain
+from ratchet.schemas.explain import explain
 from ratchet.services.rules.mapping import Map
 from ratchet.services.rules.template import Unfilled, field
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ratchet.schemas.events import Inference, explain
+from ratchet.schemas.events import Inference
+from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import ADAPTER_NAME, BASE, hash_user, span_inference_id
 from ratchet.services.rules.genai_messages import Message, conversation, tools
 from ratchet.services.rules.span import BadSpan, Span

@@ -29,7 +29,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ratchet.schemas.events import Closed, Feedback, Inference, explain
+from ratchet.schemas.events import Closed, Feedback, Inference
+from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import BASE, TaskName, derived_id
 from ratchet.schemas.rows import canonical
 from ratchet.services.rules.template import Unfilled, fill, form_problem, text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -28,9 +29,10 @@ from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics, lag
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import FloodError
-from ratchet.schemas.events import Inference, Operator, Request, Response
-from ratchet.schemas.topics import FEEDBACK, INFERENCE, ROLLOUT
+from ratchet.schemas.events import Alert, Inference, Operator, Request, Response, parse
+from ratchet.schemas.topics import ALERT, FEEDBACK, INFERENCE, ROLLOUT
 
 # the shared broker holds other tests' deliberate rubbish too
 TOLERANT = FloodPolicy(share=0.99, minimum=100_000)
@@ -202,22 +204,48 @@ def test_clickhouse_away_loses_nothing(
     assert sum("takes rows again" in text for text in said) == 1
 
 
-def test_a_flood_of_bad_messages_stops_it(kafka: Any, store: Store, publisher: KafkaPublisher) -> None:
-    """Past the share it ends with a sentence, having dead-lettered none of the flood; a higher limit goes on."""
+def test_a_flood_of_bad_messages_stops_it(
+    kafka: Any, clickhouse: str, store: Store, publisher: KafkaPublisher, tmp_path: Path
+) -> None:
+    """Past the share it ends with a sentence and one alert, having dead-lettered none of the flood; then it goes on."""
     task, key = f"flood-{new_id()}", new_id()
+    started = now()
     publisher.publish(inference(task))
-    for number in range(400):
+    for number in range(700):
         publisher.send(FEEDBACK.name, key.encode(), b"rubbish %d" % number)
     assert publisher.flush(10) == 0
-    strict = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=FloodPolicy(share=0.5, minimum=300))
-    with pytest.raises(FloodError, match=r"ingest stops: \d+ of \d+ messages .* not JSON"):
+    policy = FloodPolicy(share=0.5, minimum=300)
+    strict = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=policy, session_timeout_s=6)
+    with pytest.raises(FloodError, match=r"ingest stops: \d+ of \d+ messages .* not JSON.*RATCHET_FLOOD_MINIMUM"):
         strict.run(threading.Event())
     before = sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap))
     assert before < 300
+    # a restart, as a process, meets the same flood
+    settings = {"KAFKA_BOOTSTRAP": kafka.bootstrap, "CLICKHOUSE_DSN": clickhouse, "FLOOD_MINIMUM": "300"}
+    again = subprocess.run(
+        [sys.executable, "-m", "ratchet.services.cli.main", "consume", "ingest"],
+        env=os.environ
+        | {f"RATCHET_{name}": value for name, value in settings.items()}
+        | {"RATCHET_KAFKA_IDEMPOTENCE": str(not kafka.embedded)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert again.returncode == FloodError.status == 3
+    assert "ratchet: ingest stops" in again.stderr
+    before = sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap))
+    assert before < 600
+    said = [parse(Alert, record.value) for record in read_all(kafka.bootstrap, ALERT.name) if record.value]
+    assert len({alert.id for alert in said if alert.at >= started}) == 1
+    assert sum(alert.at >= started for alert in said) == 2
+    [shown] = [row for row in store.query("alerts", task="", state="open", most=100) if row["id"] == said[-1].id]
+    assert FEEDBACK.name in shown["title"]
+    assert "not JSON" in shown["summary"]
     patient = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=TOLERANT)
     with running(patient):
-        until(lambda: patient.dead_letters >= 400 - before and stored(store, task) == (1, 1))
-    assert sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap)) == 400
+        until(lambda: patient.dead_letters >= 700 - before and stored(store, task) == (1, 1))
+    assert sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap)) == 700
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from ratchet.infra.clock import new_id, now
 from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
-from ratchet.infra.kafka.admin import ensure_topics, lag, wait_for_broker
+from ratchet.infra.kafka import tail as tail_module
+from ratchet.infra.kafka.admin import STATE_KEPT_MS, ensure_topics, lag, ranges, wait_for_broker
 from ratchet.infra.kafka.config import group_id
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
@@ -69,16 +70,39 @@ def test_topics_are_made_as_the_table_says(kafka: Any) -> None:
     }
     for topic in TOPICS:
         resource = ConfigResource(ResourceType.TOPIC, topic.name)
-        policy = admin.describe_configs([resource])[resource].result(timeout=10).get("cleanup.policy")
+        settings = admin.describe_configs([resource])[resource].result(timeout=10)
+        policy = settings.get("cleanup.policy")
         if topic.compacted:
             assert policy is not None
             assert policy.value == "compact"
+        if topic.compacted and not kafka.embedded:
+            assert settings["min.compaction.lag.ms"].value == str(STATE_KEPT_MS)
 
 
 def test_a_broker_that_is_not_there_ends_in_one_sentence() -> None:
     """Waiting for a broker that never answers raises within the given time, naming the address."""
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1 did not answer within 0\.2 s"):
         wait_for_broker("127.0.0.1:1", 0.2)
+
+
+def test_a_quiet_tail_reads_nothing_again(
+    kafka: Any, publisher: KafkaPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many records came in one batch, the broker still has what was read; and ends are where they are."""
+    monkeypatch.setattr(tail_module, "CHECK_S", 0.1)
+    task = f"quiet-{new_id()}"
+    seen: list[Event] = []
+    for version in range(1, 21):
+        publisher.publish(rollout(task, version))
+    assert publisher.flush(10) == 0
+    last = max(record.offset for record in read_all(kafka.bootstrap, ROLLOUT.name))
+    assert ranges(kafka.bootstrap, [ROLLOUT.name])[ROLLOUT.name, 0].stop == last + 1
+    tail = Tail(kafka.bootstrap, ROLLOUT, seen.append)
+    tail.start()
+    assert tail.caught_up(15)
+    time.sleep(1)  # a few checks
+    tail.close()
+    assert sum(isinstance(event, Rollout) and event.task == task for event in seen) == 20
 
 
 def test_tail_sees_what_was_there_and_what_comes(kafka: Any, publisher: KafkaPublisher) -> None:

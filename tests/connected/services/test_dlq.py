@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from ratchet.consumers.taking import take
 from ratchet.infra.clock import new_id, now
-from ratchet.infra.kafka.admin import ensure_topics
+from ratchet.infra.kafka.admin import ensure_topics, ranges
+from ratchet.infra.kafka.dead import dead_letter
+from ratchet.infra.kafka.history import read
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.events import DeadLetter
@@ -63,6 +66,28 @@ def test_replay_sends_the_bytes_back_with_their_key(kafka: Any, letter: DeadLett
     assert letter.key is not None
     again = [r.value for r in read_all(kafka.bootstrap, SCORE.name) if r.key == letter.key.encode()]
     assert again == [b'{"score": 7}']
+
+
+def test_a_message_replayed_in_vain_stays_one_dead_letter(kafka: Any, letter: DeadLetter) -> None:
+    """It keeps the id that it had; the list shows it once, with where it lies now and its bytes."""
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["replay", "--id", letter.id]).exit_code == 0
+    publisher = KafkaPublisher(kafka.bootstrap, not kafka.embedded, "test")
+    again = []
+    for messages in read(kafka.bootstrap, ranges(kafka.bootstrap, [SCORE.name])):
+        again += [dead_letter(*one) for one in take(messages).bad if one[0].key() == str(letter.key).encode()]
+    for one in again:
+        publisher.publish(one)
+    assert publisher.flush(10) == 0
+    publisher.close()
+    assert [one.id for one in again] == [letter.id] * 2
+    listed = json.loads(CliRunner().invoke(app, ["list", "--json", "--limit", "1000000"]).stdout)
+    [mine] = [row for row in listed if row["id"] == letter.id]
+    assert (mine["text"], mine["topic"], mine["key"]) == ('{"score": 7}', SCORE.name, letter.key)
+    assert (mine["partition"], mine["offset"]) == (again[-1].partition, again[-1].offset)
+    text = CliRunner().invoke(app, ["list", "--limit", "1000000"]).stdout
+    assert f"{SCORE.name}[{mine['partition']}] offset {mine['offset']}" in text
+    assert """b'{"score": 7}'""" in text
 
 
 @pytest.mark.parametrize("arguments", [["replay"], ["replay", "--all", "--id", "x"], ["replay", "--id", "unknown"]])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flooding, observe
+from ratchet.consumers.rules.flood import HOUR_MS, FloodPolicy, Seen, Window, flood_alert, flooding, observe
+from ratchet.infra.clock import new_id
+from ratchet.schemas.events import DeadLetter
 
 POLICY = FloodPolicy(share=0.5, minimum=100, window_s=60)
 
@@ -45,6 +49,25 @@ def test_thresholds_that_mean_nothing_are_refused(policy: dict[str, float]) -> N
     """A policy that could never or always be met is an error where it is written."""
     with pytest.raises(ValueError, match="allowed"):
         FloodPolicy(**policy)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, HOUR_MS - 1), st.integers(0, HOUR_MS - 1), st.integers(0, 5), st.text(max_size=300))
+def test_a_restart_that_meets_another_message_of_the_flood_raises_the_same_alert(
+    one_ms: int, other_ms: int, partition: int, reason: str
+) -> None:
+    """Its id depends on topic and hour alone, and another topic's flood is another alert."""
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    letter = DeadLetter(
+        id=new_id(), at=noon + timedelta(milliseconds=one_ms), topic="ratchet.score", partition=0, offset=7,
+        reason="not JSON", value_base64="",
+    )  # fmt: skip
+    later = letter.model_copy(
+        update={"at": noon + timedelta(milliseconds=other_ms), "partition": partition, "reason": reason}
+    )
+    alert = flood_alert(letter, "so many", noon)
+    assert alert.id == flood_alert(later, "so many more", noon + timedelta(minutes=5)).id
+    assert alert.id != flood_alert(letter.model_copy(update={"topic": "ratchet.feedback"}), "so many", noon).id
+    assert alert.id != flood_alert(letter.model_copy(update={"at": letter.at + timedelta(hours=1)}), "", noon).id
 
 
 @given(

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.infra.clickhouse.sql import first_word, insert_head, output_format, placeholders, split_statements
+from ratchet.infra.clickhouse.sql import (
+    first_word,
+    in_database,
+    insert_head,
+    output_format,
+    placeholders,
+    split_statements,
+)
 
 _PIECES = st.sampled_from(
     ["SELECT 1", "'a;b'", "`c;d`", '"e;f"', "-- g;\n", "/* h; */", "$$i;$$", "'it''s;'", r"'\';'", "(1, 2)", "# j;\n"]
@@ -29,6 +36,15 @@ def test_an_unclosed_quote_is_refused(text: str) -> None:
     """Half a file must not be run as if it were whole."""
     with pytest.raises(ValueError, match="not closed, in line 1"):
         split_statements(text)
+
+
+@given(st.lists(_PIECES).map(" ".join))
+def test_another_database_is_named_wherever_ratchet_is(between: str) -> None:
+    """In front of a table's name and nowhere else; what strings and comments say stays."""
+    sql = f"SELECT ratchet.a.ratchet, 'ratchet.b' {between} FROM ratchet.a AS ratchet -- ratchet.c"
+    expected = f"SELECT `other`.a.ratchet, 'ratchet.b' {between} FROM `other`.a AS ratchet -- ratchet.c"
+    assert in_database(sql, "other") == expected
+    assert in_database(sql, "ratchet") == sql
 
 
 def test_placeholders_are_found_outside_strings() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,21 @@ def test_a_dead_child_is_started_again_and_said_once(supervisor: Supervisor, sai
     assert said.of(State.DIED) == ["gateway"]
     assert "was killed by SIGSEGV" in next(notice.text for notice in said if notice.state is State.DIED)
     assert said.of(State.READY) == ["gateway", "gateway"]
+
+
+def test_a_child_that_ends_for_good_is_let_go_and_the_others_go_on(
+    supervisor: Supervisor, said: Said, tmp_path: Path
+) -> None:
+    """A status that no restart would change: said once, with the advice, and nobody else is stopped."""
+    log = tmp_path / "gateway.log"
+    supervisor.start(child(tmp_path, "gateway", f"import os; print(os.getpid(), flush=True); {SLEEP}"))
+    flooded = child(tmp_path, "ingest", "import sys; print('a flood'); sys.exit(3)")
+    supervisor.start(replace(flooded, final={3: "see `ratchet alerts`"}))
+    until(lambda: (supervisor.check(), "ingest" in said.of(State.DIED))[1])
+    supervisor.check()
+    [text] = [notice.text for notice in said if notice.state is State.DIED]
+    assert text == "ended with status 3 (a flood); see `ratchet alerts`"
+    assert alive(pids(log)[0])
 
 
 def test_a_child_that_keeps_dying_is_given_up(supervisor: Supervisor, said: Said, tmp_path: Path) -> None:

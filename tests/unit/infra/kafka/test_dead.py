@@ -25,6 +25,7 @@ class Raw:
     the_offset: int = 7
     the_key: bytes | None = b"k"
     kind: int = TIMESTAMP_CREATE_TIME
+    the_headers: list[tuple[str, bytes]] | None = None
 
     def topic(self) -> str:
         return "ratchet.feedback"
@@ -44,11 +45,24 @@ class Raw:
     def timestamp(self) -> tuple[int, int]:
         return self.kind, 1_790_000_000_000
 
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return self.the_headers
+
 
 def test_reading_a_record_twice_makes_one_dead_letter() -> None:
     """The id derives from the record's place; another place has another id."""
     assert dead_letter(Raw(), "why").id == dead_letter(Raw(), "why").id
     assert dead_letter(Raw(), "why").id != dead_letter(Raw(the_offset=8), "why").id
+
+
+def test_a_replayed_record_that_is_no_event_still_is_the_same_dead_letter() -> None:
+    """Replaying in vain, however often, makes no second letter; a header that is no id means nothing."""
+    first = dead_letter(Raw(), "why")
+    publisher = MemoryPublisher()
+    replay([first], publisher)
+    again = dead_letter(Raw(the_offset=9, the_headers=list(publisher.headers[0].items())), "why still")
+    assert again.id == first.id
+    assert dead_letter(Raw(the_headers=[("ratchet-dead-letter", b"rubbish \xff")]), "why").id == first.id
 
 
 @given(st.binary(max_size=500))

@@ -38,6 +38,13 @@ def test_help_loads_nothing_heavy() -> None:
         (("gateway",), {}, "tasks: none is declared"),
         (("consume", "nonsense"), {}, "consumer 'nonsense'; allowed: ingest, checks, judge, pairs"),
         (("dataset", "show", "0000"), {}, "0000"),
+        (
+            ("rebuild", "--from", "ratchet.gossip"),
+            {},
+            "no topic 'ratchet.gossip' ends up in ClickHouse; allowed",
+        ),
+        (("rebuild", "--from", "ratchet.score:1@noon"), {}, "'noon' is no time; allowed: RFC 3339 with a zone"),
+        (("alerts", "--state", "new"), {}, "--state 'new'; allowed: open, acknowledged, resolved"),
     ],
 )
 def test_a_failure_is_one_sentence(arguments: tuple[str, ...], env: dict[str, str], says: str, tmp_path: Path) -> None:
