@@ -30,11 +30,11 @@ def settings() -> Settings:
     return settings_module.load()
 
 
-def store(s: Settings) -> Store:
-    """Connect to ClickHouse."""
-    from ratchet.infra.clickhouse.client import connect
+def store(s: Settings, database: str | None = None) -> Store:
+    """Connect to ClickHouse; a ``database`` beside the settings' own need not exist yet."""
+    from ratchet.infra.clickhouse.client import beside, connect
 
-    return connect(s.clickhouse)
+    return connect(beside(s.clickhouse, database) if database else s.clickhouse)
 
 
 def key_file(s: Settings) -> KeyFile:
