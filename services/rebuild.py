@@ -18,7 +18,7 @@ from datetime import datetime
 from ratchet.consumers.refill import Refill
 from ratchet.consumers.taking import CARRIED
 from ratchet.infra.clickhouse import retention, twin
-from ratchet.infra.clickhouse.client import Store, beside, connect
+from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.twin import Table
 from ratchet.infra.kafka.admin import offsets_since, ranges, wait_for_broker
@@ -66,7 +66,7 @@ def rebuild(s: Settings, tell: Tell, keep_older: bool = False) -> Rebuilt:
     """
     begun = time.monotonic()
     wait_for_broker(s.kafka, 10)
-    with _alone(s), connect(s.clickhouse) as live, connect(beside(s.clickhouse, TWIN)) as new:
+    with _alone(s), wiring.store(s) as live, wiring.store(s, TWIN) as new:
         migrate(live, cluster=wiring.cluster(s))
         if twin.distributed(live):
             raise RebuildError("the tables lie on several servers: a rebuild works on one; --from reads again on any")
@@ -108,7 +108,7 @@ def refill_from(s: Settings, tell: Tell, positions: Sequence[Position]) -> Rebui
     starts: dict[Partition, int] = {}
     for position in positions:
         starts |= _resolve(s, position)
-    with connect(s.clickhouse) as live:
+    with wiring.store(s) as live:
         migrate(live, cluster=wiring.cluster(s))
         refill = Refill(s.kafka, live, starts)
         refill.read_on(_progress(tell))

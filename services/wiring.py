@@ -43,11 +43,12 @@ def settings() -> Settings:
     return settings_module.load()
 
 
-def store(s: Settings) -> Store:
-    """Connect to ClickHouse."""
-    from ratchet.infra.clickhouse.client import connect
+def store(s: Settings, database: str | None = None) -> Store:
+    """Connect to ClickHouse; a ``database`` beside the settings' own need not exist yet."""
+    from ratchet.infra.clickhouse.client import beside, connect
 
-    return connect(s.clickhouse, clustered=s.clickhouse_cluster is not None)
+    dsn = beside(s.clickhouse, database) if database else s.clickhouse
+    return connect(dsn, clustered=s.clickhouse_cluster is not None)
 
 
 def cluster(s: Settings) -> Cluster | None:

@@ -87,7 +87,7 @@ class Store:
         Raises:
             StoreError: as `query`.
         """
-        sql = load_query(name)
+        sql = in_database(load_query(name), self.database)
         _refuse_others(name, sql, params)
         with self._boundary(name):
             self._client.command(sql, parameters=params or None)
