@@ -37,7 +37,8 @@ class ModelServer:
 
     A fault is an HTTP status, or ``drop`` (connection closed at once), ``hang`` (no answer),
     ``held`` (an answer once `World.hold`'s gate opens),
-    ``garbage`` (200 and no JSON), ``cut`` (a stream that breaks off after its first word) or
+    ``garbage`` (200 and no JSON), ``lingers`` (a stream whose connection stays open for a while behind its end),
+    ``cut`` (a stream that breaks off after its first word) or
     ``late`` (an error event after the first word).
     """
 
@@ -138,6 +139,8 @@ class ModelServer:
                 usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
                 await say({**head, "choices": [], "usage": usage})
             await response.write(b"data: [DONE]\n\n")
+            if fault == "lingers":
+                await asyncio.sleep(0.5)
         except asyncio.CancelledError:
             self.left.set()
             raise
@@ -164,7 +167,7 @@ class World:
     loop: asyncio.AbstractEventLoop
 
     def events(self, kind: type[E], count: int) -> list[E]:
-        """Wait until ``count`` events of a kind are published (they come after the response) and return them."""
+        """Wait until ``count`` events of a kind are published (shadows come after the response) and return them."""
         found: list[E] = []
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
