@@ -29,7 +29,7 @@ def test_who_has_the_whole_answer_is_logged_already(world: Any, stream: bool, si
 
 
 def test_a_client_that_leaves_at_done_has_its_answer(world: Any) -> None:
-    """The official client closes the connection at [DONE]; a model server that ends its stream later changes nothing."""
+    """The official client closes its connection at [DONE]: that is `ok`, however late the model server ends."""
     world.peer.faults["tiny"] = "lingers"
     with openai.OpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
         for _ in client.chat.completions.create(model="bare", messages=HELLO, stream=True):

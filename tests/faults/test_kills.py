@@ -1,0 +1,84 @@
+"""Gateway and ingest are killed in mid-stream, again and again: what was accepted is stored, once."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from parts import wait_for
+
+
+def test_gateway_killed_in_mid_stream(make_world: Any, each_broker: str, kills: int, show: Any) -> None:
+    """kill -9 under streams, plain requests, feedback and events; each time it goes on with the spool of the dead."""
+    world = make_world(each_broker)
+    world.start()
+    world.users.start()
+    chance = random.Random(4)
+    for _ in range(kills):
+        world.progress()
+        time.sleep(chance.uniform(0, 0.2))
+        world.gateway.kill()
+        world.gateway.start()
+    world.progress()
+    world.settle()
+    assert world.gateway.stop() == 0
+    ordered = world.in_order()
+    figures = show(world, kills=kills, in_order=ordered)
+    assert figures["cut"] >= kills / 2, "the kills were meant to fall into streams"
+    assert ordered
+
+
+def test_ingest_killed_in_mid_stream(make_world: Any, any_broker: str, kills: int, show: Any) -> None:
+    """kill -9 between inserts and commits: what was read and not committed is read again, and counts once."""
+    world = make_world(any_broker)
+    world.start()
+    world.users.start()
+    chance = random.Random(5)
+    for _ in range(kills):
+        before = world.rows()
+        wait_for(lambda before=before: world.rows() > before + 50, 60)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.4))
+        world.ingest.kill()
+        world.ingest.start()
+    world.settle()
+    assert world.ingest.stop() == 0
+    figures = show(world, kills=kills)
+    assert figures["cut"] == figures["failed"] == 0
+
+
+def test_ingest_comes_and_goes(make_world: Any, any_broker: str, kills: int, show: Any) -> None:
+    """A second ingest joins and leaves under load, and the first one is replaced: partitions move, nothing is lost."""
+    world = make_world(any_broker)
+    world.start()
+    world.users.start()
+    rounds = max(1, kills // 4)
+    for _ in range(rounds):
+        for leaves, joins in ((world.second_ingest, world.second_ingest), (world.ingest, world.ingest)):
+            if joins is world.second_ingest:
+                joins.start()
+            before = world.rows()
+            wait_for(lambda before=before: world.rows() > before + 300, 60)  # type: ignore[misc]
+            assert leaves.stop() == 0
+            if leaves is world.ingest:
+                joins.start()
+    world.settle()
+    assert world.ingest.stop() == 0
+    figures = show(world, rounds=rounds, rebalances=4 * rounds)
+    assert figures["cut"] == figures["failed"] == 0
+
+
+def test_gateway_told_to_stop_in_mid_stream(make_world: Any, kills: int, show: Any) -> None:
+    """SIGTERM: streams under way end as they would have, then it leaves with status 0, and the next one goes on."""
+    world = make_world("embedded")
+    world.start()
+    world.users.start()
+    stops = max(2, kills // 4)
+    for _ in range(stops):
+        world.progress()
+        assert world.gateway.stop() == 0
+        world.gateway.start()
+    world.progress()
+    world.settle()
+    figures = show(world, stops=stops)
+    assert figures["cut"] == 0
