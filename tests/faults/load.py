@@ -17,7 +17,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ratchet.infra.clock import new_id, now
 TASK = "support"
 CONVERSATION = "diary"
 PAUSE_S = 0.02
+AGAIN_S = 0.2
 TIMEOUT = httpx.Timeout(30.0)
 SIZES = ("words 6 pause 0.01 size 8", "words 6 pause 0.01 size 8", "words 4 pause 0.01 size 30000")
 """The questions: mostly short answers, and some that are larger than any buffer on their way."""
@@ -71,6 +71,7 @@ class Users:
                     self.note("refused", "chat", error.status_code)
                 except (openai.APIError, httpx.TransportError):
                     self.note(*(("cut", id) if begun else ("failed", "chat")))
+                    self.stop.wait(AGAIN_S)
 
     def feedback(self) -> None:
         """Vote on an answer, or write the next comment of the diary, and go on only when it is taken."""
@@ -103,14 +104,14 @@ class Users:
                 response = client.post(path, json=body)
             except httpx.TransportError:
                 self.note("failed", what)
-                time.sleep(PAUSE_S)
+                self.stop.wait(AGAIN_S)
                 continue
             if response.status_code == 202:
                 return response
             self.note("refused", what, response.status_code)
             if response.status_code != 503:
                 raise RuntimeError(f"{path}: {response.status_code} {response.text}")
-            self.stop.wait(0.2)
+            self.stop.wait(AGAIN_S)
         return None
 
     def _event(self) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import random
 import time
 from typing import Any
 
-from parts import wait_for
-
 
 def test_gateway_killed_in_mid_stream(make_world: Any, each_broker: str, kills: int, show: Any) -> None:
     """kill -9 under streams, plain requests, feedback and events; each time it goes on with the spool of the dead."""
@@ -36,8 +34,7 @@ def test_ingest_killed_in_mid_stream(make_world: Any, any_broker: str, kills: in
     world.users.start()
     chance = random.Random(5)
     for _ in range(kills):
-        before = world.rows()
-        wait_for(lambda before=before: world.rows() > before + 50, 60)  # type: ignore[misc]
+        world.await_rows(50)
         time.sleep(chance.uniform(0, 0.4))
         world.ingest.kill()
         world.ingest.start()
@@ -57,8 +54,7 @@ def test_ingest_comes_and_goes(make_world: Any, any_broker: str, kills: int, sho
         for leaves, joins in ((world.second_ingest, world.second_ingest), (world.ingest, world.ingest)):
             if joins is world.second_ingest:
                 joins.start()
-            before = world.rows()
-            wait_for(lambda before=before: world.rows() > before + 300, 60)  # type: ignore[misc]
+            world.await_rows(200)
             assert leaves.stop() == 0
             if leaves is world.ingest:
                 joins.start()
