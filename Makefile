@@ -14,7 +14,7 @@ test: $(VENV)/.installed ## the test suite
 
 # Each test has parts of its own; much of their time is waiting. A short version: make faults KILLS=3 AWAY=5
 faults: $(VENV)/.installed ## kill -9, Kafka or ClickHouse away, a full disk: accepted is stored, once; the last line is JSON
-	RATCHET_TEST_KILLS=$(or $(KILLS),20) RATCHET_TEST_AWAY_S=$(or $(AWAY),60) $(PY) -m pytest tests/faults -n 2 $(FAULTS)
+	RATCHET_TEST_KILLS=$(or $(KILLS),20) RATCHET_TEST_AWAY_S=$(or $(AWAY),60) $(PY) -m pytest tests/faults -n 2 --maxschedchunk 1 $(FAULTS)
 
 check: $(VENV)/.installed ## lint, types, import directions, packaging
 	$(VENV)/bin/ruff check .

@@ -6,6 +6,11 @@ import random
 import time
 from typing import Any
 
+import httpx
+import openai
+import pytest
+from faults.load import TASK
+
 
 def test_gateway_killed_in_mid_stream(make_world: Any, each_broker: str, kills: int, show: Any) -> None:
     """kill -9 under streams, plain requests, feedback and events; each time it goes on with the spool of the dead."""
@@ -78,3 +83,20 @@ def test_gateway_told_to_stop_in_mid_stream(make_world: Any, kills: int, show: A
     world.settle()
     figures = show(world, stops=stops)
     assert figures["cut"] == 0
+
+
+def test_a_stream_that_outlasts_the_stop(make_world: Any) -> None:
+    """SIGTERM under an answer of minutes: after the grace it breaks off for its client and is logged as cancelled."""
+    world = make_world("embedded")
+    world.start()
+    question: Any = [{"role": "user", "content": "words 300 pause 1 size 8"}]
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
+        raw = client.chat.completions.with_raw_response.create(model=TASK, messages=question, stream=True)
+        chunks = iter(raw.parse())
+        assert next(chunks).choices
+        assert world.gateway.stop() == 0
+        with pytest.raises((openai.APIError, httpx.TransportError)):
+            list(chunks)
+    world.gateway.start()
+    world.drain()
+    assert world.stored() == {raw.headers["x-ratchet-inference-id"]: (1, "cancelled")}

@@ -61,7 +61,7 @@ class Part:
 
     def start(self) -> None:
         """Start it and return when it serves."""
-        supervisor = Supervisor(grace_s=45.0)
+        supervisor = Supervisor(grace_s=60.0)
         supervisor.start(self._make())
         self._supervisor = supervisor
 
@@ -203,8 +203,12 @@ class World:
         wait_for(went_on, patience_s, LOOK_S)
 
     def settle(self) -> None:
-        """End the users, then wait until everything that waits anywhere is stored, and end gateway and ingest."""
+        """End the users, then wait until everything that waits anywhere is stored."""
         assert self.users.stop() == 0, (self.folder / "users.log").read_text()
+        self.drain()
+
+    def drain(self) -> None:
+        """Wait until the gateway and then ingest have nothing left."""
         wait_for(lambda: metric(self.url, "ratchet_spool_records") == 0, DRAIN_S, LOOK_S)
         assert metric(self.url, "ratchet_spool_lost") == 0
         wait_for(lambda: lag(self.bootstrap, "ingest") == 0, DRAIN_S, LOOK_S)
