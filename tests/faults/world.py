@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from ratchet.infra.clickhouse.client import connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.embedded import clickhouse_server
 from ratchet.infra.embedded.broker import BrokerProbe
-from ratchet.infra.embedded.ports import free_port, free_ports_in_a_row
+from ratchet.infra.embedded.ports import LOOPBACK, port_taken
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics, lag
 from ratchet.infra.kafka.tail import read_all
@@ -56,7 +57,7 @@ class Part:
     def __init__(self, name: str, argv: Callable[[], list[str]], log: Path, ready: Callable[[], bool]) -> None:
         """Know how it is started: ``argv`` is asked each time, ``ready`` until it serves."""
         env = dict(os.environ) | {"RATCHET_CONFIG": str(log.parent / "ratchet.toml")}
-        self._make = lambda: Child(name, argv(), log, ready, env=env)
+        self._make = lambda: Child(name, argv(), log, ready, env=env, ready_timeout_s=120.0)
         self._supervisor: Supervisor | None = None
 
     def start(self) -> None:
@@ -140,10 +141,10 @@ class World:
             spool_mb: the most that the gateway keeps on disk.
             padding: bytes in each of the users' events.
         """
-        port = free_ports_in_a_row(2)
+        port = _ports(5)
         self.folder, self.kind = folder, kind
         self.bootstrap = NAMED_KAFKA if kind == "named" and NAMED_KAFKA else f"127.0.0.1:{port}"
-        model, clickhouse, gateway = free_port(), free_port(), free_port()
+        model, clickhouse, gateway = range(port + 2, port + 5)
         self.url = f"http://127.0.0.1:{gateway}"
         self.dsn = f"http://127.0.0.1:{clickhouse}/ratchet"
         idempotence = "false" if kind == "embedded" else "true"
@@ -275,6 +276,14 @@ def world(folder: Path, kind: str, **arguments: Any) -> Iterator[World]:
         yield made
     finally:
         made.stop()
+
+
+def _ports(count: int) -> int:
+    """The first of ``count`` free ports, none that a connection may be given while the part that has it is away."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        if not any(port_taken(LOOPBACK, first + offset) for offset in range(count)):
+            return first
 
 
 def _answers(url: str) -> bool:
