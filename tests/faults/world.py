@@ -56,7 +56,8 @@ class Part:
 
     def __init__(self, name: str, argv: Callable[[], list[str]], log: Path, ready: Callable[[], bool]) -> None:
         """Know how it is started: ``argv`` is asked each time, ``ready`` until it serves."""
-        env = dict(os.environ) | {"RATCHET_CONFIG": str(log.parent / "ratchet.toml")}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+        env = own | {"RATCHET_CONFIG": str(log.parent / "ratchet.toml")}
         self._make = lambda: Child(name, argv(), log, ready, env=env, ready_timeout_s=120.0)
         self._supervisor: Supervisor | None = None
 
