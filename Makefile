@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test check contracts bench-gateway bench-ingest install clean
+.PHONY: demo test faults check contracts bench-gateway bench-ingest install clean
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -11,6 +11,10 @@ demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 # Two processes, a file at a time: half of the connected tests' time is waiting for brokers' timeouts.
 test: $(VENV)/.installed ## the test suite
 	$(PY) -m pytest -n 2 --dist loadfile
+
+# Each test has parts of its own; much of their time is waiting. A short version: make faults KILLS=3 AWAY=5
+faults: $(VENV)/.installed ## kill -9, Kafka or ClickHouse away, a full disk: accepted is stored, once; the last line is JSON
+	RATCHET_TEST_KILLS=$(or $(KILLS),20) RATCHET_TEST_AWAY_S=$(or $(AWAY),60) $(PY) -m pytest tests/faults -n 2 --maxschedchunk 1 $(FAULTS)
 
 check: $(VENV)/.installed ## lint, types, import directions, packaging
 	$(VENV)/bin/ruff check .

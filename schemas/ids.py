@@ -32,6 +32,11 @@ def uuid7(unix_ms: int, randomness: bytes) -> str:
     return str(uuid.UUID(int=value))
 
 
+def unix_ms(id: str) -> int:
+    """The time that a UUIDv7 was made at, as the id says: milliseconds since 1970."""
+    return uuid.UUID(id).int >> 80
+
+
 def derived_id(unix_ms: int, *parts: str) -> str:
     """Make the UUIDv7 that the same time and parts always give.
 

@@ -89,6 +89,8 @@ class KafkaPublisher:
         settings: dict[str, Any] = connection(bootstrap, client_id) | {
             "enable.idempotence": idempotence,
             "acks": "all",
+            # as an idempotent producer has it: unlimited, a broker that hangs fills the memory with requests
+            "max.in.flight.requests.per.connection": 5,
             # Java's partitioner, so that producers of other languages agree on a key's partition
             "partitioner": "murmur2_random",
             "compression.type": "lz4",

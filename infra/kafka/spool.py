@@ -117,13 +117,15 @@ class Spool:
             if segment is None or segment.size >= self._segment_bytes:
                 segment = self._active = self._begin()
             assert segment.file is not None
-            # at an offset: the rest of a write that failed half-way is overwritten by the next
+            # at an offset: what a write that failed left behind is overwritten, or passed over as no record
             written = os.pwrite(segment.file, frame, segment.size)
             if written < len(frame):
                 written += os.pwrite(segment.file, frame[written:], segment.size + written)
         except OSError as error:
+            self._give_up_on_segment()
             raise BrokerError(f"{topic}: the spool cannot be written: {error.strerror}") from None
         if written < len(frame):
+            self._give_up_on_segment()
             raise BrokerError(f"{topic}: the spool cannot be written: the disk took {written} of {len(frame)} bytes")
         # in this order: a reader that sees the sequence number finds the bytes
         segment.size += len(frame)
@@ -233,6 +235,11 @@ class Spool:
             os.truncate(segment.path, end)
             segment.size = end
         return behind
+
+    def _give_up_on_segment(self) -> None:
+        """The disk takes no more: begin a new segment, since one without a successor is never deleted."""
+        if self._active is not None and self._active.size:
+            self._active = None
 
     def _begin(self) -> Segment:
         path = self.folder / f"{self.next:020d}.log"

@@ -50,7 +50,7 @@ class SpooledPublisher:
         spool: Spool,
         *,
         in_flight_records: int = 10_000,
-        in_flight_bytes: int = 32 * 2**20,
+        in_flight_bytes: int = 16 * 2**20,
         sync_interval_s: float = 1.0,
         linger_ms: float = 5.0,
     ) -> None:

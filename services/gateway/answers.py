@@ -95,6 +95,8 @@ class StreamedAnswer:
     """A chunk with text or a tool call has come."""
     done: bool = False
     """The stream ended as it should: with ``[DONE]`` or a finish reason for every choice."""
+    over: bool = False
+    """``[DONE]`` has come: nothing follows."""
     error: str | None = None
     """The server said that it failed, or what it sent is no completion; that event is not passed on."""
     _rest: bytes = b""
@@ -113,7 +115,7 @@ class StreamedAnswer:
         """Note what one event says; False where it is not the client's."""
         payload = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
         if payload == _DONE:
-            self.done = True
+            self.done = self.over = True
             return True
         if not payload:
             return bool(event.strip())  # a comment that keeps the connection alive

@@ -2,14 +2,14 @@
 
 Idempotent by id within the memory of this process: the same id with the same body again is a
 no-op, with another body a conflict. Across restarts and replicas the stored rows are: two
-events of one id are one row.
+events of one id are one row, since a client's own id also says when (docs/decisions/018).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Feedback
-from ratchet.schemas.ids import hash_user
+from ratchet.schemas.ids import hash_user, unix_ms
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused, bad_field, first_problem
@@ -25,6 +25,8 @@ from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.rules.admission import Caller
 
 _FIELDS = ("id", "task", "inference_id", "conversation_id", "kind", "value", "compared_with", "user", "tags")
+_BELIEVED = timedelta(days=1)
+"""How far from now the time in a client's id may lie."""
 
 
 class FeedbackDesk:
@@ -106,9 +108,15 @@ class FeedbackDesk:
             "source": "http",
         }
         try:
-            return Feedback.model_validate(fields)
+            feedback = Feedback.model_validate(fields)
         except ValidationError as error:
             raise bad_field(*first_problem(error)) from None
+        return feedback.model_copy(update={"at": self._given_at(feedback)}) if value.get("id") else feedback
+
+    def _given_at(self, feedback: Feedback) -> datetime:
+        """When feedback with a client's own id was given: sent again, it must become the same row."""
+        at = datetime.fromtimestamp(unix_ms(feedback.id) / 1000, UTC)
+        return at if abs(at - feedback.at) <= _BELIEVED else feedback.at
 
     def _task(self, value: dict[str, Any], caller: Caller) -> str:
         """The task as the body names it, else as the gateway remembers the inference or conversation."""

@@ -1,16 +1,18 @@
-"""An inference request on its way: try the route's legs, pass the answer on, then tell of it.
+"""An inference request on its way: try the route's legs, pass the answer on, tell of it before its end.
 
 Before the first byte a failed leg falls back to the next (candidate → stable → base → 502);
 after it the answer cannot be taken back, so a broken stream ends with an error event in it.
 Each failed attempt is an event of its own with an id of its own; the answer's event has the id
-that the client was told. A request that the model server calls wrong (400, 413, 422) is the
-client's fault: passed on with its status, and no event, since no adapter is to blame.
+that the client was told, and is handed over before the answer's last bytes are: an answer that a
+client saw whole is logged, whenever this process is killed. A request that the model server calls
+wrong (400, 413, 422) is the client's fault: passed on with its status, and no event, since no
+adapter is to blame.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -44,6 +46,8 @@ class Call:
     """The answer's first byte has been sent: no fallback from here on."""
     answer: Answer = NOTHING
     """What has come so far, for the event of a stream that is cut off."""
+    failed: list[str] = field(default_factory=list)
+    """Adapters that were tried before."""
 
     def headers(self, leg: Leg) -> Pairs:
         """The headers of every inference response."""
@@ -84,7 +88,6 @@ class Proxy:
         return 499
 
     async def _legs(self, call: Call) -> int:
-        failed: list[str] = []
         last: UpstreamFailure | None = None
         for position, leg in enumerate(call.route.legs, start=1):
             attempt = Attempt(self._sources, leg)
@@ -112,22 +115,19 @@ class Proxy:
                 if call.started:
                     await self._break_off(call, str(failure))
                     return 200
-                failed.append(leg.adapter)
+                call.failed.append(leg.adapter)
             except asyncio.CancelledError:
-                why = "the client hung up" if call.line.hung_up else "the gateway was stopped"
-                self._tell(call, attempt, "cancelled", id=call.id, answer=call.answer, error=why)
+                if not call.line.complete:  # else it was told of
+                    why = "the client hung up" if call.line.hung_up else "the gateway was stopped"
+                    self._tell(call, attempt, "cancelled", id=call.id, answer=call.answer, error=why)
                 raise
             else:
-                tags = {"fallback_from": ",".join(failed)} if failed else None
-                self._tell(call, attempt, "ok", id=call.id, answer=call.answer, tags=tags)
-                if failed:
-                    self._metrics.fallbacks.labels(call.ask.task, failed[0]).inc()
                 if call.route.mirror and call.route.rollout_id:
                     self._mirror.send(call.ask, call.route.mirror, call.id, call.route.rollout_id)
                 return 200
         assert last is not None, "a route has at least one leg"
         call.line.complete = True
-        message = f"No model answered ({', '.join(failed)}): {last}"
+        message = f"No model answered ({', '.join(call.failed)}): {last}"
         body = error_body(502, message[:1000], code="upstream_failed")
         await send_json(call.send, 502, body, call.headers(call.route.legs[-1]))
         return 502
@@ -149,10 +149,12 @@ class Proxy:
                 raw = await response.read()
                 call.answer = read_answer(raw)
         except (UpstreamFailure, UpstreamRefusal):
+            if call.line.complete:
+                return  # the client has everything: how the connection to the model server ends is of no interest
             raise
         except ModelError as error:
             raise UpstreamFailure(str(error)) from error
-        call.line.complete = True
+        self._answered(call, attempt)
         await send_bytes(call.send, 200, raw, extra=call.headers(attempt.leg))
 
     async def _pass_on(self, call: Call, attempt: Attempt, chunks: Any, content_type: str) -> None:
@@ -162,10 +164,16 @@ class Proxy:
         stream = StreamedAnswer(keep_usage=call.ask.wants_usage)
         try:
             async for chunk in chunks:
+                if call.line.complete:
+                    continue  # read to its end, so that the connection can be used again
                 events = stream.feed(chunk)
                 if stream.first_token:
                     attempt.token()
-                if events:
+                if stream.over and not stream.error:
+                    # Clients stop reading at [DONE]; the server's end of the stream may come much later.
+                    call.answer = stream.answer()
+                    await self._finish(call, attempt, events)
+                elif events:
                     await self._start(call, attempt)
                     await call.send({"type": "http.response.body", "body": events, "more_body": True})
                 if stream.error:
@@ -174,9 +182,22 @@ class Proxy:
                 raise UpstreamFailure(stream.error or "the model server's stream broke off")
         finally:
             call.answer = stream.answer()
+        if not call.line.complete:
+            await self._finish(call, attempt, b"")
+
+    async def _finish(self, call: Call, attempt: Attempt, events: bytes) -> None:
+        """Send a stream's last events and its end."""
         await self._start(call, attempt)
+        self._answered(call, attempt)
+        await call.send({"type": "http.response.body", "body": events, "more_body": False})
+
+    def _answered(self, call: Call, attempt: Attempt) -> None:
+        """Tell of the answer just before its last bytes are sent; from here on nothing takes that back."""
         call.line.complete = True
-        await call.send({"type": "http.response.body", "body": b"", "more_body": False})
+        tags = {"fallback_from": ",".join(call.failed)} if call.failed else None
+        self._tell(call, attempt, "ok", id=call.id, answer=call.answer, tags=tags)
+        if call.failed:
+            self._metrics.fallbacks.labels(call.ask.task, call.failed[0]).inc()
 
     async def _start(self, call: Call, attempt: Attempt) -> None:
         if call.started:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from parts import PATIENCE_S, metric, wait_for
 
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.embedded.broker import BrokerProbe, broker_command
@@ -21,7 +22,6 @@ from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.tail import read_all
 
-PATIENCE_S = 30.0
 TASK = "spooled"
 SCRIPT = """
 import sys
@@ -111,25 +111,6 @@ def gateway(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]
     for process in running:
         process.kill()
         process.wait()
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    """Poll until it is so; an answer that does not come is not so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            if what():
-                return
-        except httpx.TransportError:
-            pass  # not up yet
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def metric(url: str, name: str) -> float:
-    """One figure of the gateway's exposition."""
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def readiness(url: str) -> tuple[list[str], list[str]]:

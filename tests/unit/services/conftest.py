@@ -22,6 +22,7 @@ class ModelServer:
     """The test's model server. ``faults`` names, by model, what goes wrong with it.
 
     A fault is an HTTP status, or ``drop`` (connection closed at once), ``hang`` (no answer),
+    ``lingers`` (a stream whose connection stays open for a while behind its end),
     ``held`` (an answer once `World.hold`'s gate opens),
     ``garbage`` (200 and no JSON), ``cut`` (a stream that breaks off after its first word) or
     ``late`` (an error event after the first word). A list of them is one for each request, then none.
@@ -138,6 +139,8 @@ class ModelServer:
                 usage = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
                 await say({**head, "choices": [], "usage": usage})
             await response.write(b"data: [DONE]\n\n")
+            if fault == "lingers":
+                await asyncio.sleep(0.5)
         except asyncio.CancelledError:
             self.left.set()
             raise

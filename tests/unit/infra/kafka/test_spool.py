@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_used_is_a_start_error(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_refuses_and_keeps_what_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that the disk takes half of is refused, and the next one that fits lies where it began."""
+    """A write that the disk takes half of is refused, and the next one that fits is read behind the others."""
     spool = Spool(tmp_path, MIB)
     written = fill(spool, 3)
     whole = os.pwrite
@@ -262,6 +262,26 @@ def test_a_full_disk_is_freed_by_what_is_confirmed(tmp_path: Path, monkeypatch: 
     assert again.confirmed == second
     assert values(again, second) == written[second:]
     again.close()
+
+
+def test_a_disk_smaller_than_a_segment_is_freed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment that the disk refused to let grow gets a successor, so it goes once all of it is confirmed."""
+    spool = Spool(tmp_path, MIB)
+    fill(spool, 5)
+
+    def pwrite(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", pwrite)
+        for _ in range(3):
+            with pytest.raises(BrokerError, match="No space left"):
+                spool.append("t", b"k", b"x")
+    fill(spool, 1)
+    assert len(segments(tmp_path)) == 2
+    spool.confirm(5)
+    assert [int(segment.stem) for segment in segments(tmp_path)] == [5]
+    spool.close()
 
 
 def test_sync_keeps_every_segment_and_closes_the_complete_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ class World:
     loop: asyncio.AbstractEventLoop
 
     def events(self, kind: type[E], count: int) -> list[E]:
-        """Wait until ``count`` events of a kind are published (they come after the response) and return them."""
+        """Wait until ``count`` events of a kind are published (shadows come after the response) and return them."""
         found: list[E] = []
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:

@@ -11,6 +11,7 @@ import pytest
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.events import Feedback, Inference, Request
+from ratchet.schemas.ids import uuid7
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -63,6 +64,22 @@ def test_the_same_feedback_again_is_a_no_op_and_other_feedback_a_conflict(world:
     assert other.status_code == 409
     assert other.json()["error"]["param"] == "id"
     assert len(world.events(Feedback, 1)) == 1
+
+
+@pytest.mark.parametrize("age_h", [0, 30])
+def test_feedback_sent_again_after_a_crash_is_the_same_event(serve: Any, age_h: int) -> None:
+    """A gateway that does not know the id makes the same event of it, as old as the id says if that is believable."""
+    made_ms = int(now().timestamp() * 1000) - age_h * 3_600_000
+    id = uuid7(made_ms, b"0123456789")
+    body = {"id": id, "task": "bare", "inference_id": new_id(), "kind": "thumb", "value": True}
+    worlds = [serve(), serve()]
+    assert [post(world, body).status_code for world in worlds] == [202, 202]
+    first, second = (world.events(Feedback, 1)[0] for world in worlds)
+    if age_h:
+        assert (now() - first.at).total_seconds() < 3600
+    else:
+        assert first.to_bytes() == second.to_bytes()
+        assert round(first.at.timestamp() * 1000) == made_ms
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""The fault tests' model server: it speaks OpenAI's protocol, streams word by word and ends its streams late.
+
+Run as ``python model_server.py PORT``. A question of the form ``words N pause S size B`` says how the answer
+comes: N words of B bytes, S seconds between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from aiohttp import web
+
+LINGER_S = 0.02
+"""A stream's connection stays open for so long behind its end, as a busy server's does."""
+
+
+async def models(_: web.Request) -> web.Response:
+    """Name the one model."""
+    return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    """Answer a chat."""
+    body = await request.json()
+    _, count, _, pause, _, size = body["messages"][-1]["content"].split()
+    words = ["w" * (int(size) - 1) + " "] * int(count)
+    usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
+    head = {"id": "chatcmpl-1", "created": 1_790_000_000, "model": "tiny"}
+    if not body.get("stream"):
+        await asyncio.sleep(len(words) * float(pause))
+        message = {"role": "assistant", "content": "".join(words)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+
+    async def say(**fields: Any) -> None:
+        chunk = {**head, "object": "chat.completion.chunk", **fields}
+        await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+    try:
+        for word in words:
+            await say(choices=[{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+            await asyncio.sleep(float(pause))
+        await say(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        await say(choices=[], usage=usage)
+        await response.write(b"data: [DONE]\n\n")
+        await asyncio.sleep(LINGER_S)
+    except ConnectionResetError:
+        pass  # the gateway was killed, or its client left
+    return response
+
+
+def main() -> None:
+    """Serve until a signal."""
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", complete)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None, shutdown_timeout=0.5)
+
+
+if __name__ == "__main__":
+    main()
