@@ -9,8 +9,9 @@ demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
 
 # Two processes, a file at a time: half of the connected tests' time is waiting for brokers' timeouts.
+# In the order of testpaths: the one end-to-end test takes as long as a third of the rest.
 test: $(VENV)/.installed ## the test suite
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each test has parts of its own; much of their time is waiting. A short version: make faults KILLS=3 AWAY=5
 faults: $(VENV)/.installed ## kill -9, Kafka or ClickHouse away, a full disk: accepted is stored, once; the last line is JSON
