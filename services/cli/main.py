@@ -44,6 +44,12 @@ def run() -> None:
     except RatchetError as error:
         print(f"ratchet: {error}", file=sys.stderr)  # noqa: T201 - the one sentence
         sys.exit(error.status)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "ratchet":
+            raise  # ours is never missing: a defect
+        needs = f"this command needs {error.name}, which is not installed"
+        print(f"ratchet: {needs}: pip install 'ratchet[server,embedded,train]'", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 if __name__ == "__main__":
