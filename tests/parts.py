@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -45,6 +48,21 @@ def broker_argv(kind: str, port: int, folder: Path) -> list[str]:
     if not has_apache():
         pytest.skip(f"no Apache Kafka at {APACHE_KAFKA} or no java, and RATCHET_TEST_KAFKA names no broker")
     return [str(APACHE_KAFKA), str(port), str(folder / "data")]
+
+
+class JsonHandler(http.server.BaseHTTPRequestHandler):
+    """Answers with JSON and says nothing of it."""
+
+    def reply(self, value: Any, status: int = 200) -> None:
+        raw = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def wait_for(what: Callable[[], bool], patience_s: float = PATIENCE_S, every_s: float = 0.02) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from parts import JsonHandler
 
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.events import Feedback, Inference, Rollout, Score
@@ -32,32 +33,21 @@ STAGE = Stage(name="50%", weight_bp=5_000)
 METRICS: list[Metric] = ["error_rate", "completion", "satisfaction"]
 
 
-class Upstream(http.server.BaseHTTPRequestHandler):
+class Upstream(JsonHandler):
     """A model server on which every adapter fails and the base model answers."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.reply(200, {"data": [{"id": "tiny"}]})
+        self.reply({"data": [{"id": "tiny"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if body["model"] != "tiny":
-            self.reply(500, {"error": {"message": "out of memory"}})
+            self.reply({"error": {"message": "out of memory"}}, 500)
             return
         message = {"role": "assistant", "content": "All is well"}
-        self.reply(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-
-    def reply(self, status: int, value: Any) -> None:
-        raw = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.reply({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
 
 
 @pytest.fixture

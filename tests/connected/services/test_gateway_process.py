@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from parts import JsonHandler
 
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.embedded.ports import free_port
@@ -37,7 +38,7 @@ serve({task: TaskPolicy()}, base_model="tiny", upstreams=[upstream], bootstrap=b
 """
 
 
-class Upstream(http.server.BaseHTTPRequestHandler):
+class Upstream(JsonHandler):
     """A model server that waits for the test's leave before it answers a chat."""
 
     leave = threading.Event()
@@ -53,17 +54,6 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         self.leave.wait(PATIENCE_S)
         message = {"role": "assistant", "content": body["model"]}
         self.reply({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-
-    def reply(self, value: Any) -> None:
-        raw = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture
