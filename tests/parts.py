@@ -21,7 +21,7 @@ from ratchet.infra.embedded.broker import broker_command
 _BESIDE = Path(__file__).resolve().parents[1].parent / "shared" / "kafka" / "start"
 APACHE_KAFKA = Path(os.environ.get("RATCHET_TEST_KAFKA_START", _BESIDE))
 NAMED_KAFKA = os.environ.get("RATCHET_TEST_KAFKA")
-PATIENCE_S = 30.0
+PATIENCE_S = 40.0
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from parts import wait_for
 
 from ratchet.consumers.ingest import Ingest
 from ratchet.consumers.rules.batch import BatchLimits
@@ -102,14 +103,6 @@ def running(ingest: Ingest) -> Iterator[threading.Thread]:
     assert not thread.is_alive()
 
 
-def until(true: Callable[[], bool], timeout_s: float = 40.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
-
-
 def stored(store: Store, task: str) -> tuple[int, int]:
     """Rows of the task in the documented view, and distinct ids among them."""
     [row] = store.query_sql(COUNT, {"task": task})
@@ -128,7 +121,7 @@ def test_killed_in_mid_stream_it_stores_every_event_once(
     command = [sys.executable, "-c", CHILD, kafka.bootstrap, clickhouse]
     first = subprocess.Popen(command)
     try:
-        until(lambda: stored(store, task)[0] > 0)
+        wait_for(lambda: stored(store, task)[0] > 0)
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -136,7 +129,7 @@ def test_killed_in_mid_stream_it_stores_every_event_once(
     assert 0 < at_kill < n, "the kill was meant to fall in mid-stream"
     second = subprocess.Popen(command)
     try:
-        until(lambda: stored(store, task)[1] == n)
+        wait_for(lambda: stored(store, task)[1] == n)
         assert stored(store, task) == (n, n)
     finally:
         second.send_signal(signal.SIGTERM)
@@ -161,7 +154,7 @@ def test_bad_records_become_dead_letters_and_good_ones_rows(
 
     ingest = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=TOLERANT)
     with running(ingest):
-        until(lambda: stored(store, task) == (2, 2) and ingest.dead_letters >= 3)
+        wait_for(lambda: stored(store, task) == (2, 2) and ingest.dead_letters >= 3)
     letters = [letter for letter in read_dead_letters(kafka.bootstrap) if letter.key in (key, huge.id)]
     by_reason = {letter.reason: original(letter) for letter in letters}
     assert len(letters) == 3
@@ -187,17 +180,17 @@ def test_clickhouse_away_loses_nothing(
         with caplog.at_level(logging.WARNING, "ratchet.ingest"), running(ingest):
             publisher.publish(inference(task, "first"))
             publisher.flush(10)
-            until(lambda: stored(store, task)[0] == 1)
+            wait_for(lambda: stored(store, task)[0] == 1)
             for running_child in first._running:
                 running_child.kill_group()
             for number in range(n - 1):
                 publisher.publish(inference(task, f"{number}"))
             assert publisher.flush(30) == 0
-            until(lambda: ingest.stalled)
+            wait_for(lambda: ingest.stalled)
             time.sleep(1.5)  # long enough for polling to go on with paused partitions
             with Supervisor(grace_s=1) as second:
                 second.start(child)
-                until(lambda: stored(store, task)[1] == n)
+                wait_for(lambda: stored(store, task)[1] == n)
                 assert stored(store, task) == (n, n)
         said = [record.getMessage() for record in caplog.records if record.name == "ratchet.ingest"]
     assert sum("rows wait" in text for text in said) == 1
@@ -244,7 +237,7 @@ def test_a_flood_of_bad_messages_stops_it(
     assert "not JSON" in shown["summary"]
     patient = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=TOLERANT)
     with running(patient):
-        until(lambda: patient.dead_letters >= 700 - before and stored(store, task) == (1, 1))
+        wait_for(lambda: patient.dead_letters >= 700 - before and stored(store, task) == (1, 1))
     assert sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap)) == 700
 
 
@@ -266,15 +259,15 @@ def test_a_broker_that_forgot_everything_is_read_from_its_beginning(store: Store
         for number in range(60):
             publisher.publish(inference(task, f"{number}"))
         assert publisher.flush(10) == 0
-        until(lambda: stored(store, task) == (60, 60))
+        wait_for(lambda: stored(store, task) == (60, 60))
     try:
         with Supervisor(grace_s=0.1) as second:
             second.start(broker)
             ensure_topics(bootstrap)
             for number in range(20):
                 publisher.publish(inference(task, f"after {number}"))
-            until(lambda: publisher.flush(1) == 0)
-            until(lambda: stored(store, task) == (80, 80))
+            wait_for(lambda: publisher.flush(1) == 0)
+            wait_for(lambda: stored(store, task) == (80, 80))
             stopped.set()
             thread.join(timeout=30)
             assert lag(bootstrap, "ingest") == 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from parts import wait_for
 
 from ratchet.infra.clickhouse.client import connect
 from ratchet.infra.embedded import clickhouse_server
@@ -19,18 +18,10 @@ from ratchet.schemas.errors import StartError, StoreError
 pytestmark = pytest.mark.connected
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll; fail after so long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
 def start(port: int, data: Path, cwd: Path) -> subprocess.Popen[bytes]:
     """The server, answering."""
     process = subprocess.Popen(clickhouse_server.command(port, data), cwd=cwd, stderr=subprocess.PIPE)
-    until(lambda: clickhouse_server.answers_ping(port))
+    wait_for(lambda: clickhouse_server.answers_ping(port))
     return process
 
 

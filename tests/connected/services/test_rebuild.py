@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import orjson
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from parts import wait_for
 from typer.testing import CliRunner, Result
 
 from ratchet.consumers.ingest import Ingest
@@ -130,14 +131,6 @@ def rebuild(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["rebuild", *arguments])
 
 
-def until(true: Callable[[], bool], timeout_s: float = 40.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
-
-
 def stored(store: Store, task: str, view: str = "inferences") -> int:
     """How many events of the task a view has."""
     sql = f"SELECT count() AS n FROM ratchet.{view} WHERE task = {{task:String}}"
@@ -167,7 +160,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
     running = threading.Thread(target=ingest.run, args=(stop,))
     running.start()
     try:
-        until(
+        wait_for(
             lambda: stored(store, task, "rollouts") == stored(store, task) == 20 and stored(store, task, "alerts") == 1
         )
         assert derive_all(store, task, UNCAPPED).built == 20
@@ -192,7 +185,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
         traffic.join()
         assert publisher.flush(10) == 0
         assert sent
-        until(lambda: stored(store, task) == 20 + len(sent))
+        wait_for(lambda: stored(store, task) == 20 + len(sent))
         assert sum_of_hours(store, task) == 20 + len(sent)
     finally:
         stop.set()
@@ -276,7 +269,7 @@ def test_killed_it_leaves_the_tables_alone_and_starts_clean(
     fill(kafka.bootstrap, store)
     before = contents(store)
     child = subprocess.Popen([sys.executable, "-m", "ratchet.services.cli.main", "rebuild"])
-    until(lambda: twin.exists(store, TWIN, "alerts_log"))
+    wait_for(lambda: twin.exists(store, TWIN, "alerts_log"))
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert contents(store) == before
