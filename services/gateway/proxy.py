@@ -144,7 +144,7 @@ class Proxy:
         try:
             async with self._upstreams.open(call.ask.path, body) as response:
                 if call.ask.stream:
-                    await self._pass_on(call, attempt, response.content.iter_any(), response.content_type)
+                    await self._pass_on(call, attempt, response.chunks(), response.content_type)
                     return
                 raw = await response.read()
                 call.answer = read_answer(raw)

@@ -13,9 +13,9 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal
 
-import aiohttp
 import orjson
 
+from ratchet.infra.http1 import ConnectTimeout, HttpClient, Reply, Stale
 from ratchet.schemas.errors import ModelError
 from ratchet.services.gateway.replicas import Replica, Replicas, Sent
 from ratchet.services.rules.circuit import State, Thresholds
@@ -83,10 +83,10 @@ class Upstreams:
         self._replicas = Replicas(
             urls, now=monotonic, thresholds=thresholds, jitter=jitter, preference=preference, on_change=on_change
         )
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=timeout_s)
+        self._timeout_s = timeout_s
         self._poll_s = poll_s
         self._on_retry = on_retry
-        self._session: aiohttp.ClientSession | None = None
+        self._http: HttpClient | None = None
         self._poller: asyncio.Task[None] | None = None
 
     @property
@@ -97,9 +97,7 @@ class Upstreams:
     async def start(self) -> None:
         """Open the client and begin to watch the replicas."""
         # No limit of connections: the servers queue, and a limit here would hide that from the latency.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=self._timeout, auto_decompress=False, headers=_HEADERS
-        )
+        self._http = HttpClient(connect_s=_CONNECT_S, silence_s=self._timeout_s, headers=_HEADERS)
         self._poller = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -108,8 +106,8 @@ class Upstreams:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poller
-        if self._session is not None:
-            await self._session.close()
+        if self._http is not None:
+            await self._http.close()
 
     def models(self) -> set[str]:
         """Every model name that some replica served at the last look."""
@@ -122,7 +120,7 @@ class Upstreams:
     @contextlib.asynccontextmanager
     async def open(
         self, path: str, body: dict[str, Any], *, last_resort: bool = True
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Reply]:
         """Send a request and give its 200 response, whose body is not read yet; closes it at the end.
 
         Args:
@@ -142,7 +140,7 @@ class Upstreams:
         except TimeoutError as error:
             sent.failed(whole=True)
             raise UpstreamFailure(f"{name}: no bytes within the timeout", kind="timeout") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             sent.failed(whole=True)
             raise UpstreamFailure(f"{name}: {error!r}") from error
         except ModelError:
@@ -150,15 +148,11 @@ class Upstreams:
             raise
         finally:
             sent.end()
-            # A response that is not read to its end cannot share its connection: closing tells the server to stop.
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+            response.close()
 
     async def _send(
         self, path: str, payload: bytes, model: str, last_resort: bool
-    ) -> tuple[aiohttp.ClientResponse, Sent]:
+    ) -> tuple[Reply, Sent]:
         """Try replicas until one answers; the request counts as in flight until its `Sent` is ended."""
         failed: set[str] = set()
         dropped: set[str] = set()
@@ -185,25 +179,25 @@ class Upstreams:
                 raise
         raise failure
 
-    async def _post(self, sent: Sent, path: str, payload: bytes, dropped: set[str]) -> aiohttp.ClientResponse:
-        assert self._session is not None, "start() comes first"
+    async def _post(self, sent: Sent, path: str, payload: bytes, dropped: set[str]) -> Reply:
+        assert self._http is not None, "start() comes first"
         url, name = sent.replica.url, sent.replica.name
         try:
-            response = await self._session.post(url + path, data=payload)
+            response = await self._http.request("POST", url, path, payload)
             if response.status == 200:
                 return response
-            async with response:
+            with contextlib.closing(response):
                 raw = await response.read()
         except TimeoutError as error:
             sent.failed(whole=True)
             failure = UpstreamFailure(f"{name}: no answer within the timeout", kind="timeout")
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
+            if isinstance(error, ConnectTimeout):
                 raise _Again(failure, elsewhere=True) from error
             raise failure from error
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             # A server may close a kept-alive connection just as it is used: that is worth one more try on
             # itself, and says nothing of the server yet.
-            stale = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError) and url not in dropped
+            stale = isinstance(error, Stale) and url not in dropped
             if not stale:
                 sent.failed(whole=True)
             raise _Again(UpstreamFailure(f"{name}: {error!r}"), elsewhere=not stale) from error
@@ -224,15 +218,16 @@ class Upstreams:
         await asyncio.gather(*(self._look(replica) for replica in self.replicas))
 
     async def _look(self, replica: Replica) -> None:
-        assert self._session is not None, "start() comes first"
+        assert self._http is not None, "start() comes first"
         try:
-            async with self._session.get(
-                replica.url + "/v1/models", timeout=aiohttp.ClientTimeout(total=_POLL_TIMEOUT_S)
-            ) as response:
-                response.raise_for_status()
-                listed = orjson.loads(await response.read())
-                models = frozenset(str(item["id"]) for item in listed["data"])
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            async with asyncio.timeout(_POLL_TIMEOUT_S):
+                response = await self._http.request("GET", replica.url, "/v1/models")
+                with contextlib.closing(response):
+                    raw = await response.read()
+            if response.status != 200:
+                raise ValueError(f"HTTP {response.status}")
+            models = frozenset(str(item["id"]) for item in orjson.loads(raw)["data"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self._replicas.missed(replica, repr(error))
             return
         self._replicas.seen(replica, models)
