@@ -31,7 +31,18 @@ class Stale(ConnectionError):
 class Reply:
     """An answer whose status and type are known and whose body may still be on its way; close it in the end."""
 
-    __slots__ = ("_connection", "_framed", "_held", "_parser", "_size", "_waiter", "content_type", "keep", "status", "whole")
+    __slots__ = (
+        "_connection",
+        "_framed",
+        "_held",
+        "_parser",
+        "_size",
+        "_waiter",
+        "content_type",
+        "keep",
+        "status",
+        "whole",
+    )
 
     def __init__(self, connection: _Connection) -> None:
         """Begin with nothing."""

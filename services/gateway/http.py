@@ -22,6 +22,36 @@ JSON = b"application/json"
 _WATCH_AFTER_S = 0.01
 
 
+class Deadline:
+    """Raises TimeoutError in the block after ``limit_s`` seconds: `asyncio.timeout` at a third of its price."""
+
+    __slots__ = ("_handle", "_late", "_limit_s", "_task")
+
+    def __init__(self, limit_s: float) -> None:
+        """Know the limit."""
+        self._limit_s = limit_s
+        self._late = False
+
+    def __enter__(self) -> None:
+        """Start the clock."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._handle = asyncio.get_running_loop().call_later(self._limit_s, self._stop)
+
+    def _stop(self) -> None:
+        self._late = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the clock; the cancellation that came from it, and no other, becomes a TimeoutError."""
+        self._handle.cancel()
+        if self._late and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+
 class Gone(Exception):
     """The client hung up while it was still sending."""
 
@@ -56,7 +86,7 @@ async def read_body(headers: Headers, receive: Receive, limit: int, limit_s: flo
         raise too_large(limit)
     body = bytearray()
     try:
-        async with asyncio.timeout(limit_s):
+        with Deadline(limit_s):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -115,6 +115,23 @@ class Replicas:
             None where nobody is left.
         """
         now = self.now()
+        chosen = (
+            self._only(now, without, last_resort)
+            if len(self.all) == 1
+            else self._best(model, now, without, last_resort)
+        )
+        if chosen is None:
+            return None
+        self._uses += 1
+        chosen.last_used = self._uses
+        self.change(chosen, rules.sent, now)
+        return Sent(self, chosen, chosen.circuit.period)
+
+    def _only(self, now: float, without: set[str], last_resort: bool) -> Replica | None:
+        only = self.all[0]  # most installations have one, and ranking it takes 8 µs
+        return only if only.url not in without and (last_resort or rules.takes(only.circuit, now)) else None
+
+    def _best(self, model: str, now: float, without: set[str], last_resort: bool) -> Replica | None:
         ranked = [
             ((*rules.badness(r.circuit, now), bool(r.models) and model not in r.models), r)
             for r in self.all
@@ -126,14 +143,9 @@ class Replicas:
         equals = [replica for key, replica in ranked if key == best]
         preferred = self._preference(model)
         if preferred is None:
-            chosen = min(equals, key=lambda r: (r.in_flight, r.last_used))
-        else:
-            equals.sort(key=lambda r: preferred.index(r.url))
-            chosen = equals[within_bound([r.in_flight for r in equals])]
-        self._uses += 1
-        chosen.last_used = self._uses
-        self.change(chosen, rules.sent, now)
-        return Sent(self, chosen, chosen.circuit.period)
+            return min(equals, key=lambda r: (r.in_flight, r.last_used))
+        equals.sort(key=lambda r: preferred.index(r.url))
+        return equals[within_bound([r.in_flight for r in equals])]
 
     def seen(self, replica: Replica, models: frozenset[str]) -> None:
         """Note that a replica listed its models: where it did not before, its next trial is due now.

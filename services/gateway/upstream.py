@@ -118,9 +118,7 @@ class Upstreams:
         return any(replica.healthy for replica in self.replicas)
 
     @contextlib.asynccontextmanager
-    async def open(
-        self, path: str, body: dict[str, Any], *, last_resort: bool = True
-    ) -> AsyncIterator[Reply]:
+    async def open(self, path: str, body: dict[str, Any], *, last_resort: bool = True) -> AsyncIterator[Reply]:
         """Send a request and give its 200 response, whose body is not read yet; closes it at the end.
 
         Args:
@@ -150,9 +148,7 @@ class Upstreams:
             sent.end()
             response.close()
 
-    async def _send(
-        self, path: str, payload: bytes, model: str, last_resort: bool
-    ) -> tuple[Reply, Sent]:
+    async def _send(self, path: str, payload: bytes, model: str, last_resort: bool) -> tuple[Reply, Sent]:
         """Try replicas until one answers; the request counts as in flight until its `Sent` is ended."""
         failed: set[str] = set()
         dropped: set[str] = set()

@@ -233,7 +233,11 @@ _TOKEN = bytes(0x61 if (chr(byte).isalnum() and byte < 128) or byte in b"_-" els
 _RUNS = sorted({detector.digits for detector in DETECTORS if detector.digits}, reverse=True)
 _LONG_TOKEN = b"a" * 16
 _PEM = b"-----BEGIN "
-_COUNTRY = re.compile(rb"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
+# a letter, a digit, or neither: an IBAN begins with two of each (a search by `re` takes eight times as long)
+_SHAPE = bytes(
+    0x20 if byte > 127 or not chr(byte).isalnum() else 0x30 if chr(byte).isdigit() else 0x61 for byte in range(256)
+)
+_COUNTRY = b"aa00"
 
 
 def suspects(raw: bytes) -> list[Detector]:
@@ -252,7 +256,7 @@ def suspects(raw: bytes) -> list[Detector]:
     together = numbers and b"0" * _RUNS[-1] in raw.translate(_DIGITS)
     worth = {
         "secret": pem or (token and any(sign in raw for sign in _SECRET_SIGNS)),
-        "iban": longest > 8 and _COUNTRY.search(raw) is not None,
+        "iban": longest > 8 and _COUNTRY in raw.translate(_SHAPE),
     }
     return [
         one

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ratchet.schemas.events import Rollout, ServingStage
 from ratchet.schemas.ids import BASE
@@ -71,6 +72,7 @@ def choose(table: Rollout | None, *, key: str, inference_id: str, pinned: str | 
     return Route(_chain(Leg(stable, "stable")), table.rollout_id, table.candidate if mirrored else None)
 
 
+@lru_cache(1024)
 def _chain(first: Leg, *others: str) -> tuple[Leg, ...]:
     """The first leg, then each other adapter and the base model as fallbacks, none twice."""
     legs = [first]
