@@ -140,8 +140,10 @@ class Settings(BaseSettings):
     @classmethod
     def _http(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r}; allowed: http:// or https:// addresses")
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without its password
+                raise ValueError(f"{shown!r}; allowed: http://host[:port] or https://host[:port]")
         return [url.rstrip("/").removesuffix("/v1") for url in urls]
 
     @classmethod

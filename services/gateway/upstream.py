@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import orjson
 
-from ratchet.infra.http1 import ConnectTimeout, HttpClient, Reply, Stale
+from ratchet.infra.http1.client import ConnectTimeout, HttpClient, Stale
+from ratchet.infra.http1.reply import Reply
 from ratchet.schemas.errors import ModelError
 from ratchet.services.gateway.replicas import Replica, Replicas, Sent
 from ratchet.services.rules.circuit import State, Thresholds
