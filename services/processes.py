@@ -36,7 +36,6 @@ LOOK_BACK = timedelta(days=1)
 def run_gateway(s: Settings) -> None:
     """Serve the gateway until SIGTERM or SIGINT."""
     from ratchet.services.gateway.serve import listen, serve
-    from ratchet.services.rules.circuit import Thresholds
 
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
@@ -53,16 +52,7 @@ def run_gateway(s: Settings) -> None:
         spool=publisher.status,
         accepts=publisher.accepts,
         keys=keys,
-        placement=wiring.placement(s),
-        thresholds=Thresholds(**s.circuit.model_dump()),
-        copies_wait=s.prioritises,
-        upstream_timeout_s=s.upstream_timeout_s,
-        mirror_concurrency=s.mirror_concurrency,
-        max_body_bytes=s.gateway_max_body_mb * 2**20,
-        body_timeout_s=s.gateway_body_timeout_s,
-        keep_alive_s=s.gateway_keep_alive_s,
-        redaction_salt=s.redaction_salt.get_secret_value(),
-        prices=s.prices,
+        options=wiring.gateway_options(s),
     )
 
 

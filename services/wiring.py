@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.services.controller.controller import Controller
+    from ratchet.services.gateway.options import GatewayOptions
     from ratchet.services.rules.placement import Placement
 
 
@@ -115,6 +116,25 @@ def placement(s: Settings) -> Placement:
     from ratchet.services.rules.placement import Placement
 
     return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies)
+
+
+def gateway_options(s: Settings) -> GatewayOptions:
+    """Say how the gateway behaves."""
+    from ratchet.services.gateway.options import GatewayOptions
+    from ratchet.services.rules.circuit import Thresholds
+
+    return GatewayOptions(
+        placement=placement(s),
+        thresholds=Thresholds(**s.circuit.model_dump()),
+        copies_wait=s.prioritises,
+        upstream_timeout_s=s.upstream_timeout_s,
+        mirror_concurrency=s.mirror_concurrency,
+        max_body_bytes=s.gateway_max_body_mb * 2**20,
+        body_timeout_s=s.gateway_body_timeout_s,
+        keep_alive_s=s.gateway_keep_alive_s,
+        redaction_salt=s.redaction_salt.get_secret_value(),
+        prices=s.prices,
+    )
 
 
 def judge(s: Settings) -> JudgeClient:
