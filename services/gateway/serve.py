@@ -41,7 +41,7 @@ def serve(
     keys: Keyring,
     spool: Callable[[], SpoolStatus] | None = None,
     accepts: Callable[[], bool] = lambda: True,
-    options: GatewayOptions,
+    options: GatewayOptions = GatewayOptions(),
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
