@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ratchet.schemas.policies import Price
+from ratchet.schemas.pricing import Price
 from ratchet.services.rules.circuit import Thresholds
 from ratchet.services.rules.placement import Placement
 
