@@ -86,7 +86,7 @@ def test_divergences_are_scipy_s_and_the_formula_s(table: list[tuple[int, int]])
 
 @given(TABLE)
 def test_chi_square_is_scipy_s(table: list[tuple[int, int]]) -> None:
-    """Statistic and p of the table without its empty bins; pooling leaves no bin that expects fewer than five but one."""
+    """Statistic and p of the table without its empty bins; pooling leaves at most one bin that expects fewer than 5."""
     before, now = (np.array(side, dtype=float) for side in zip(*table, strict=True))
     some = np.vstack([before, now])[:, before + now > 0]
     if some.shape[1] > 1:
