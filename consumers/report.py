@@ -92,7 +92,8 @@ def measure(
     ):
         found.append(rates(metric, before.get(column, 0), before.get(of, 0), now.get(column, 0), now.get(of, 0)))
     found += _terms(store.query("drift_terms", **asked))
-    found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window))
+    counted = (before.get("prompts", 0), now.get("prompts", 0))
+    found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window), *counted)
     found += versions("judge_score", "score", *_scores(store, asked, "pointwise", ""))
     found.append(_feedback(store, asked, "satisfaction", "thumb"))
     if completion == "outcome":

@@ -6,7 +6,7 @@ are a function of the baseline alone (its sample, a fixed seed), so they stay as
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,16 @@ from ratchet.schemas.rows import instant
 
 TOPICS = 10
 SLICES = 16
+_SPARE = 4
+"""Times as much of a slice is read as it would need if traffic were even: nights have less."""
 SAMPLE = 2_048
 """Texts of the baseline: half of them make the centroids, the other half is counted. Of the window half as many."""
 _NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
 
 
-def topics(store: Store, task: str, adapter: str, baseline: Window, window: Window) -> list[Measurement]:
+def topics(
+    store: Store, task: str, adapter: str, baseline: Window, window: Window, n_baseline: int, n: int
+) -> list[Measurement]:
     """Measure how the topics of answers and of prompts moved; abstains where the extra is not installed.
 
     Args:
@@ -35,6 +39,8 @@ def topics(store: Store, task: str, adapter: str, baseline: Window, window: Wind
         adapter: whose; ``""`` is all.
         baseline: whose rows make the centroids.
         window: what is compared with it.
+        n_baseline: how many inferences the baseline has.
+        n: how many the window has.
 
     Raises:
         StoreError: ClickHouse refused or is away.
@@ -45,7 +51,8 @@ def topics(store: Store, task: str, adapter: str, baseline: Window, window: Wind
             Measurement(f"{kind}_topics", side, "share of texts", 0, 0, test="chi2", effect_name="js", abstains=_NEEDS)
             for kind, side in kinds
         ]
-    before, now = _sample(store, task, adapter, baseline, SAMPLE), _sample(store, task, adapter, window, SAMPLE // 2)
+    before = _sample(store, task, adapter, baseline, n_baseline, SAMPLE)
+    now = _sample(store, task, adapter, window, n, SAMPLE // 2)
     return [
         _measure(
             model,
@@ -73,25 +80,21 @@ def _measure(model: Any, metric: str, side: Side, before: list[str], now: list[s
     return shares(metric, side, names, one, other, len(counted), len(now))
 
 
-def _sample(store: Store, task: str, adapter: str, window: Window, most: int) -> list[dict[str, str]]:
-    """Texts from the beginnings of equal slices of the window: the table's order makes each a short read."""
-    step = (window.until - window.since) / SLICES
-    found: list[dict[str, str]] = []
-    for number in range(SLICES):
-        since = window.since + number * step
-        found += _texts(store, task, adapter, since, since + step, most // SLICES)
-    return found
-
-
-def _texts(store: Store, task: str, adapter: str, since: datetime, until: datetime, most: int) -> list[dict[str, str]]:
-    # a slice whose first minutes are full needs no more of it
-    for length in (timedelta(minutes=10), until - since):
-        end = min(since + length, until)
-        rows = store.query(
-            "drift_texts", task=task, adapter=adapter, since=instant(since), until=instant(end), most=most
-        )
-        if len(rows) == most or end == until:
-            break
+def _sample(store: Store, task: str, adapter: str, window: Window, n: int, most: int) -> list[dict[str, str]]:
+    """Texts from the beginnings of equal slices of the window, of which it has ``n``."""
+    slice_us = max(1, int((window.until - window.since) / SLICES / timedelta(microseconds=1)))
+    asked = {
+        "task": task,
+        "adapter": adapter,
+        "since": instant(window.since),
+        "until": instant(window.until),
+        "slice_us": slice_us,
+    }
+    read_us = max(1, int(slice_us * min(1.0, _SPARE * most / max(n, 1))))
+    rows = store.query("drift_texts", **asked, read_us=read_us, most=most // SLICES)
+    if len(rows) < min(n, most):  # traffic in bursts: all of a slice, and every so many of what there is
+        rows = store.query("drift_texts", **asked, read_us=slice_us, most=most)
+        rows = [rows[at * len(rows) // most] for at in range(most)] if len(rows) > most else rows
     return rows
 
 

@@ -9,7 +9,7 @@ FROM
     SELECT
         hour,
         multiIf(
-            {metric:String} = 'errors', n - cancelled,
+            {metric:String} = 'errors', toUInt64(n - cancelled),
             {metric:String} = 'prompt_length', prompts,
             {metric:String} = 'latency', timed,
             {metric:String} = 'cost', priced,
