@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.pricing import Price
@@ -230,6 +231,7 @@ class TaskPolicy(Closed):
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
+    drift: DriftPolicy = Field(default_factory=DriftPolicy)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)
