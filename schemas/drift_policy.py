@@ -21,8 +21,11 @@ class DriftPolicy(Closed):
     """
 
     enabled: bool = True
-    baseline_hours: Hours = 168
-    """The adapter's first hours from its promotion on (the base model's: of its traffic) are its baseline, for good."""
+    baseline_hours: Hours = 336
+    """The first hours from an adapter's promotion on (the base model's: of its traffic), two weeks, are its baseline.
+
+    For good; until they are over, what there is of them, from a day on. Two weeks tell the hours of the week apart.
+    """
     window_hours: Hours = 6
     """The hours up to now that a shift compares with the baseline."""
     lateness_s: Annotated[float, Field(ge=0, le=86_400)] = 900.0
