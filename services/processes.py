@@ -183,8 +183,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     broker = make_broker(s.kafka)
     client = wiring.judge(s) if "judge" in names else None
     building: asyncio.Task[None] | None = None
-    if "checks" in names:
-        checks.register(broker, s.tasks, publisher)
+    checking = checks.register(broker, s.tasks, publisher, s.config_dir) if "checks" in names else None
     if client is not None:
         judge.register(broker, s.tasks, publisher, client, s.judge.concurrency)
     if "pairs" in names:
@@ -202,6 +201,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await building
         if client is not None:
             await client.close()
+        if checking is not None:
+            checking.close()
         await asyncio.to_thread(publisher.close)
         store.close()
 

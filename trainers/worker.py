@@ -224,11 +224,18 @@ class Worker:
         file = self._evaluation_file(policy)
         if file is None or policy.completion == "outcome":
             return None
-        rows, check = datasets.read_evaluation(file), completion_check(task, policy)
+        rows = datasets.read_evaluation(file)
+        check = await asyncio.to_thread(completion_check, task, policy, self._config_dir)
         client = self._serving.chat()
         try:
             return await completion(
-                client, placed.name, rows, check, system_prompt=policy.system_prompt, max_tokens=policy.max_tokens
+                client,
+                placed.name,
+                rows,
+                check,
+                folder=self._config_dir,
+                system_prompt=policy.system_prompt,
+                max_tokens=policy.max_tokens,
             )
         finally:
             await client.close()
@@ -315,4 +322,7 @@ def rejection(least: float, evaluated: Completion | None) -> str | None:
         return f"completion was not measured on held-out prompts, and the task asks for at least {least:.1%}"
     if evaluated.rate < least:
         return f"completion {evaluated.rate:.1%} ({evaluated.k} of {evaluated.n}) is below the task's {least:.1%}"
+    if evaluated.k < least * (evaluated.n + evaluated.unjudged):
+        told = f"{evaluated.k} of {evaluated.n}, and of {evaluated.unjudged} more the check cannot say"
+        return f"completion was measured on too few held-out prompts for the task's {least:.1%} ({told})"
     return None

@@ -8,13 +8,14 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from ratchet.schemas.checks import RequiredFieldsCheck
 from ratchet.schemas.errors import DatasetError, ModelError
-from ratchet.schemas.policies import Check, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers.dataset import read_evaluation
 from ratchet.trainers.evaluate import Completion, completion, completion_check, judge
 from ratchet.trainers.worker import rejection
 
-TICKET = Check(name="ticket", kind="required_fields", fields=["order"])
+TICKET = RequiredFieldsCheck(name="ticket", fields=["order"])
 ROWS: list[dict[str, Any]] = [
     {"id": f"h{n}", "messages": [{"role": "user", "content": f"order {n}"}], "expect": {"order": str(n)}}
     for n in range(10)
