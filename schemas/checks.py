@@ -6,17 +6,30 @@ no score, never 0) or does not apply (no row at all).
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ratchet.schemas.events import Closed, Inference, Request, Shadow, Tags
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 Phrase = Annotated[str, Field(pattern=r"\S")]
-DOTTED = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*$"
-BY = r"^(?:prompt|(?:tags|params)\.\S+)$"
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
+_BY = re.compile(r"prompt|(?:tags|params)\.\S+")
+
+
+def _dotted(name: str) -> str:
+    if not _DOTTED.fullmatch(name):
+        raise ValueError("allowed: package.module:function or package.module.function")
+    return name
+
+
+def _by(name: str) -> str:
+    if not _BY.fullmatch(name):
+        raise ValueError("allowed: prompt, tags.NAME or params.NAME")
+    return name
 
 
 class Answer(Closed):
@@ -93,7 +106,7 @@ class ReferenceCheck(_Check):
     kind: Literal["reference"] = "reference"
     expect: Text | None = None
     file: Text | None = Field(None, description="JSONL, relative to ratchet.toml")
-    by: Annotated[str, Field(pattern=BY)] = "prompt"
+    by: Annotated[str, AfterValidator(_by)] = "prompt"
     """Which line is this request's: by what was asked, or by ``tags.NAME`` or ``params.NAME`` (the line's ``key``)."""
     match: Literal["exact", "normalized", "fuzzy"] = "normalized"
     threshold: Share = 0.9
@@ -102,10 +115,10 @@ class ReferenceCheck(_Check):
     def _one_source(self) -> ReferenceCheck:
         if (self.expect is None) == (self.file is None):
             raise ValueError("a reference check has exactly one of expect, file")
-        unused = [name for name in ("by",) if self.file is None and name in self.model_fields_set]
-        unused += [name for name in ("threshold",) if self.match != "fuzzy" and name in self.model_fields_set]
-        if unused:
-            raise ValueError(f"{unused[0]} says nothing here; by goes with file, threshold with match = 'fuzzy'")
+        if self.file is None and "by" in self.model_fields_set:
+            raise ValueError("by says which line of a file is meant; allowed: only with file")
+        if self.match != "fuzzy" and "threshold" in self.model_fields_set:
+            raise ValueError(f"threshold says nothing with match {self.match!r}; allowed: only with 'fuzzy'")
         return self
 
 
@@ -176,7 +189,7 @@ class FunctionCheck(_Check):
     """
 
     kind: Literal["function"] = "function"
-    function: Annotated[str, Field(pattern=DOTTED)]
+    function: Annotated[str, AfterValidator(_dotted)]
     threshold: Share = 0.5
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 

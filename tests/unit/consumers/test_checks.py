@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet.consumers.check_set import CheckSet
 from ratchet.consumers.checks import Checks, check_scores
 from ratchet.consumers.rules.checks import Prepared, check_hash, check_problem, run_check
 from ratchet.consumers.rules.results import CheckResult
