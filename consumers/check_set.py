@@ -61,9 +61,13 @@ class CheckSet:
         """Whether checking this task's answers waits for another process: then do it in a thread."""
         return task in self._waiting
 
+    def of(self, task: str) -> list[Prepared]:
+        """The task's checks, ready."""
+        return self._prepared.get(task, [])
+
     def run(self, task: str, answer: Answer) -> list[tuple[Prepared, CheckResult]]:
         """Run the task's checks on one answer; those that do not apply to it are left out."""
-        return run_checks(self._prepared.get(task, ()), answer)
+        return run_checks(self.of(task), answer)
 
     def close(self) -> None:
         """End the functions' process, if there is one."""
