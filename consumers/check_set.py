@@ -33,7 +33,12 @@ class CheckSet:
             for check in declared:
                 if problem := check_problem(check):
                     raise SettingsError(f"tasks.{task}.checks: {problem}")
-        names = [one.function for all_ in checks.values() for one in all_ if isinstance(one, FunctionCheck)]
+        named = {
+            one.function: (task, one.name)
+            for task, declared in checks.items()
+            for one in declared
+            if isinstance(one, FunctionCheck)
+        }
         self._folder = folder
         self._functions: Functions | None = None
         references = {
@@ -42,11 +47,12 @@ class CheckSet:
             for check in declared
             if isinstance(check, ReferenceCheck) and check.file is not None
         }
-        if names:
+        if named:
             try:
-                self._functions = Functions(names, folder)
+                self._functions = Functions(list(named), folder)
             except SettingsError as error:
-                raise SettingsError(f"tasks.{'|'.join(checks)}.checks: function {error}") from None
+                task, name = named.get(str(error).partition(": ")[0], ("*", "*"))
+                raise SettingsError(f"tasks.{task}.checks: check {name!r}: {error}") from None
         self._prepared = {
             task: [self._prepare(check, references.get((task, check.name))) for check in declared]
             for task, declared in checks.items()

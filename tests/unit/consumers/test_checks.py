@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,11 @@ from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.checks import (
     Answer,
     Check,
+    FunctionCheck,
     JsonSchemaCheck,
+    LanguageCheck,
     LengthCheck,
+    ReferenceCheck,
     RefusalCheck,
     RegexCheck,
     RequiredFieldsCheck,
@@ -177,3 +182,95 @@ def test_shadow_answers_are_checked_as_shadows() -> None:
     shadow = Shadow.model_validate(base | ids | {"id": derived_id(2, "shadow")})
     (score,) = check_scores(shadow, CheckSet({"support": [SCHEMA]}))
     assert (score.target, score.target_id, score.rollout_id, score.score) == ("shadow", shadow.id, rollout, 1.0)
+
+
+OWN = """
+import time
+def half(answer): return 0.5, "half " + answer.tags["case"]
+def slow(answer): time.sleep(3)
+def low(answer): return 0.4
+"""
+
+
+def own(tmp_path: Path, *names: str, timeout_s: float = 5) -> TaskPolicy:
+    """A task whose checks are functions of a module beside its ratchet.toml."""
+    (tmp_path / "own_checks.py").write_text(OWN)
+    checks = [FunctionCheck(name=name, function=f"own_checks:{name}", timeout_s=timeout_s) for name in names]
+    return TaskPolicy(checks=[*checks, LanguageCheck(name="english", languages=["en"])])
+
+
+async def test_graded_and_abstained_scores(tmp_path: Path) -> None:
+    """A function's score is stored with its verdict at the threshold; an abstention has a reason and no score."""
+    publisher = MemoryPublisher()
+    handler = Checks({"support": own(tmp_path, "half", "low")}, publisher, tmp_path)
+    await handler.handle(inference("OK.", tags={"case": "a"}))
+    await handler.handle(inference("OK.", tags={}))
+    handler.close()
+    scores = [(s.rubric, s.score, s.verdict) for s in publisher.events if isinstance(s, Score)]
+    assert scores == [
+        ("half", 0.5, "pass"),
+        ("low", 0.4, "fail"),
+        ("english", None, "abstain"),
+        ("half", None, "abstain"),
+        ("low", 0.4, "fail"),
+        ("english", None, "abstain"),
+    ]
+    reasons = [s.rationale for s in publisher.events if isinstance(s, Score) and s.rubric == "half"]
+    assert reasons == ["half a", "own_checks:half: raised KeyError: 'case'"]
+
+
+async def test_a_function_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
+    """While it is waited for, the other consumers of the process go on; then the check abstains."""
+    publisher = MemoryPublisher()
+    handler = Checks({"support": own(tmp_path, "slow", timeout_s=0.3)}, publisher, tmp_path)
+    checking = asyncio.create_task(handler.handle(inference("OK.")))
+    turns = 0
+    while not checking.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    handler.close()
+    assert turns > 3
+    first = publisher.events[0]
+    assert isinstance(first, Score)
+    assert (first.verdict, first.score, first.rationale) == ("abstain", None, "own_checks:slow: took over 0.3 s")
+
+
+async def test_a_check_that_does_not_apply_gives_no_row(tmp_path: Path) -> None:
+    """A prompt without a reference has no score: neither passed nor failed."""
+    (tmp_path / "refs.jsonl").write_text('{"prompt": "another question", "expect": "x"}')
+    check = ReferenceCheck(name="known", file="refs.jsonl")
+    publisher = MemoryPublisher()
+    await Checks({"support": TaskPolicy(checks=[check])}, publisher, tmp_path).handle(inference("x"))
+    assert publisher.events == []
+
+
+def test_files_and_functions_are_part_of_the_hash(tmp_path: Path) -> None:
+    """Another content of the file, another source of the function: rows of their own."""
+
+    def hashes(answer: str, source: str) -> list[str]:
+        (tmp_path / "refs.jsonl").write_text(f'{{"prompt": "q", "expect": "{answer}"}}')
+        (tmp_path / "own_hash.py").write_text(f"def f(answer): return {source}")
+        reference = ReferenceCheck(name="known", file="refs.jsonl")
+        with CheckSet({"t": [reference, FunctionCheck(name="f", function="own_hash:f")]}, tmp_path) as checks:
+            return [one.hash for one in checks.of("t")]
+
+    first, again, other = hashes("a", "True"), hashes("a", "True"), hashes("b", "False")
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        (ReferenceCheck(name="r", file="none.jsonl"), r"tasks\.t\.checks: check 'r': .*none\.jsonl"),
+        (ReferenceCheck(name="r", file="bad.jsonl"), r"bad\.jsonl: line 1: no 'expect'"),
+        (FunctionCheck(name="f", function="nowhere:f"), r"tasks\.t\.checks: check 'f': nowhere:f: nowhere cannot be"),
+        (LanguageCheck(name="l", languages=["english"]), r"check 'l': languages english; allowed: ace"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_the_start(check: Check, says: str, tmp_path: Path) -> None:
+    """One sentence that names the task, the check and what is wrong."""
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "x"}')
+    with pytest.raises(SettingsError, match=says):
+        CheckSet({"t": [check]}, tmp_path)

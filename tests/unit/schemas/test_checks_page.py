@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +26,7 @@ def parts(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def checks(tmp_path_factory: pytest.TempPathFactory) -> CheckSet:
+def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckSet]:
     """Every example of the page as one task's checks, with its file and its function beside it."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "references.jsonl").write_text("".join(parts("json")))
