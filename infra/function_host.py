@@ -25,7 +25,7 @@ ORPHAN_S = 5.0
 def main(argv: Sequence[str]) -> None:
     """Load the functions, then call them until the socket closes."""
     descriptor, folder, *names = argv
-    sys.path.insert(0, folder)
+    sys.path.append(folder)  # last: a file there must not stand in for an installed module
     with socket.socket(fileno=int(descriptor)) as channel, channel.makefile("rwb") as stream:
         loaded: dict[str, Callable[[Answer], object]] = {}
         said: dict[str, Any] = {}

@@ -154,6 +154,7 @@ class Functions:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",  # not from whatever folder the consumer was started in
                     "-m",
                     "ratchet.infra.function_host",
                     str(theirs.fileno()),

@@ -1,7 +1,7 @@
 """Checks of structured output: JSON that fits a schema, fields that are there, tool calls that can be carried out.
 
 No schema is fetched from anywhere: a ``$ref`` that leaves the schema abstains. A ``pattern`` inside a schema
-is searched with the limit of `patterns`.
+is searched with the limit of `patterns`; those of a request's tools are not looked at.
 """
 
 from __future__ import annotations
@@ -51,21 +51,20 @@ def tool_calls(
     """
     if not calls:
         return verdict(False, "no tool was called") if required else None
-    offered = {str(one["name"]): one for tool in tools or () if (one := _function(tool)) is not None}
+    offered = {str(one["name"]): one for tool in tools or () if (one := _tool(tool)) is not None}
     for call in calls:
-        asked = _function(call)
+        asked = _tool(call)
         if asked is None:
-            return verdict(False, "a tool call without a function's name")
+            return verdict(False, "a tool call without a name")
         name, given = str(asked["name"]), asked.get("arguments")
         if name not in offered:
             return verdict(False, f"{name}: no tool of the request; offered: {', '.join(offered) or 'none'}")
+        if call.get("type") == "custom":
+            continue  # its input is free text
         value, problem = _load(given) if isinstance(given, str) else (given, None)
         if problem or not isinstance(value, dict):
             return verdict(False, f"{name}: arguments are {problem or 'JSON, but no object'}")
-        schema = offered[name].get("parameters") or {}
-        if problem := schema_problem(schema):
-            return abstain(f"{name}: the request's own parameters are no JSON Schema: {problem}")
-        result = _fits(canonical(schema), value)
+        result = _fits_parameters(offered[name].get("parameters") or {}, value)
         if result.verdict != "pass":
             return CheckResult(result.score, result.verdict, f"{name}: {result.reason}")
     return verdict(True, f"{len(calls)} tool calls fit" if len(calls) > 1 else "the tool call fits")
@@ -84,8 +83,9 @@ def schema_problem(schema: object) -> str | None:
     return None
 
 
-def _function(value: object) -> dict[str, Any] | None:
-    inner = value.get("function") if isinstance(value, dict) else None
+def _tool(value: object) -> dict[str, Any] | None:
+    """The part of a tool or a call of one that has its name."""
+    inner = value.get("custom" if value.get("type") == "custom" else "function") if isinstance(value, dict) else None
     return inner if isinstance(inner, dict) and isinstance(inner.get("name"), str) else None
 
 
@@ -108,6 +108,41 @@ def _fits(schema: str, value: Any) -> CheckResult:
     if error is None:
         return verdict(True, "fits the schema")
     return verdict(False, f"{error.json_path}: {error.message}")
+
+
+def _fits_parameters(parameters: Any, arguments: dict[str, Any]) -> CheckResult:
+    try:
+        schema = _without_patterns(parameters)
+        if problem := schema_problem(schema):
+            return abstain(f"the request's own parameters are no JSON Schema: {problem}")
+        return _fits(canonical(schema), arguments)
+    except (RecursionError, orjson.JSONEncodeError):
+        return abstain("the request's own parameters are nested too deeply")
+
+
+def _without_patterns(schema: Any, names: bool = False) -> Any:
+    """A request's schema without its regular expressions: compiling a stranger's can take all memory.
+
+    What other properties may be there hangs on ``patternProperties``, so it goes with them.
+    """
+    if isinstance(schema, list):
+        return [_without_patterns(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    dropped: set[str] = set()
+    if not names:  # below "properties" and "$defs" these are names of the app's own
+        dropped = {"pattern"} if isinstance(schema.get("pattern"), str) else set()
+        if "patternProperties" in schema:
+            dropped |= {"patternProperties", "additionalProperties", "unevaluatedProperties"}
+    return {
+        name: inner if not names and name in _VALUES else _without_patterns(inner, not names and name in _NAMED)
+        for name, inner in schema.items()
+        if name not in dropped
+    }
+
+
+_NAMED = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})
+_VALUES = frozenset({"const", "enum", "default", "examples"})
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:

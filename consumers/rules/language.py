@@ -7,8 +7,8 @@ from typing import Any
 
 from ratchet.consumers.rules.results import CheckResult, abstain, verdict
 
-WINDOW = 2_000
-"""Characters that are looked at; more of them change no answer."""
+WINDOW = 1_000
+"""Characters that are looked at: the start of a long answer tells its language."""
 NO_LANGUAGE = "zxx"
 """What the detector says of numbers, markup and code (ISO 639-3)."""
 

@@ -32,7 +32,9 @@ WEATHER = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-ASKED = Request(messages=[{"role": "user", "content": "hi"}], tools=[WEATHER])
+ASKED = Request(
+    messages=[{"role": "user", "content": "hi"}], tools=[WEATHER, {"type": "custom", "custom": {"name": "code"}}]
+)
 SLOW = "(a|aa)+$"
 FOR_EVER = "a" * 60 + "b"
 
@@ -139,8 +141,9 @@ def test_latency() -> None:
         ([call("weather", '{"city": 1}')], "fail", "weather: $.city: 1 is not of type 'string'"),
         ([call("weather", '{"city"')], "fail", "weather: arguments are not JSON"),
         ([call("weather", "[]")], "fail", "no object"),
-        ([call("time", "{}")], "fail", "time: no tool of the request; offered: weather"),
-        ([{"type": "function"}], "fail", "without a function's name"),
+        ([call("time", "{}")], "fail", "time: no tool of the request; offered: weather, code"),
+        ([{"type": "function"}], "fail", "without a name"),
+        ([{"type": "custom", "custom": {"name": "code", "input": "1 +"}}], "pass", "fits"),
         ([call("weather", '{"city": "Bern"}'), call("weather", "{}")], "fail", "'city' is a required property"),
     ],
 )
@@ -159,6 +162,41 @@ def test_no_tool_call_and_a_broken_schema_of_the_app() -> None:
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "nonsense"}}}]
     request = Request(messages=[], tools=tools)
     assert said(ToolCallsCheck(name="t"), tool_calls=[call("weather", "{}")], request=request) == "abstain"
+
+
+def test_regular_expressions_that_come_with_a_request_are_not_compiled() -> None:
+    """A tenant's pattern cannot take the consumer's memory or time; the rest of its schema still counts."""
+    parameters = {
+        "type": "object",
+        "patternProperties": {"(((a{1000}){1000}){1000}){1000}": {"type": "null"}},
+        "additionalProperties": False,
+        "properties": {"pattern": {"type": "string", "pattern": "(((a{1000}){1000}){1000}){1000}"}},
+        "required": ["pattern"],
+    }
+    tools = [{"type": "function", "function": {"name": "grep", "parameters": parameters}}]
+    request = Request(messages=[], tools=tools)
+    asked = [call("grep", arguments) for arguments in ('{"pattern": "x", "a": 1}', '{"pattern": 1}', "{}")]
+    assert [said(ToolCallsCheck(name="t"), tool_calls=[one], request=request) for one in asked] == [
+        "pass",
+        "fail",
+        "fail",
+    ]
+
+
+@pytest.mark.parametrize("depth", [400, 5_000])
+def test_a_schema_that_is_nested_too_deeply_abstains(depth: int) -> None:
+    """A request's own parameters never stop the consumer."""
+    deep: dict[str, Any] = {}
+    for _ in range(depth):
+        deep = {"not": deep}
+    tools = [{"type": "function", "function": {"name": "grep", "parameters": deep}}]
+    request = Request.model_construct(messages=[], prompt=None, params={}, tools=tools, response_format=None)
+    result = run_check(
+        Prepared(ToolCallsCheck(name="t"), "0" * 16),
+        Answer.model_construct(text="", request=request, tool_calls=[call("grep", "{}")]),
+    )
+    assert result is not None
+    assert result.verdict == "abstain"
 
 
 def test_a_fixed_expectation_and_a_prompt_without_one() -> None:
