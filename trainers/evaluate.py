@@ -35,7 +35,8 @@ class Completion:
 
     n: int
     k: int
-    rate: float
+    rate: float | None
+    """None without a single verdict."""
     low: float
     high: float
     check: str
@@ -154,7 +155,7 @@ def judge(
                 examples.append({"id": str(row.get("id", number)), "answer": text[:500], "reason": reason})
     n = len(rows) - unjudged
     low, high = wilson(k, n)
-    return Completion(n, k, k / n if n else 0.0, low, high, check.name, examples, unjudged)
+    return Completion(n, k, k / n if n else None, low, high, check.name, examples, unjudged)
 
 
 def _word(result: CheckResult | None, unexpected: str | None) -> tuple[bool | None, str]:

@@ -101,8 +101,8 @@ def test_an_abstention_is_no_completion_and_no_failure() -> None:
     assert rejection(0.25, measured) is None
     assert "of 2 more the check cannot say" in str(rejection(0.5, measured))
     nothing = judge(rows[:1], ["OK."], english)
-    assert (nothing.n, nothing.low, nothing.high) == (0, 0.0, 1.0)
-    assert rejection(0.1, nothing) is not None
+    assert (nothing.n, nothing.rate, nothing.low, nothing.high) == (0, None, 0.0, 1.0)
+    assert "not measured" in str(rejection(0.1, nothing))
 
 
 def test_references_and_functions_of_held_out_prompts(tmp_path: Path) -> None:
