@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.schemas.events import Feedback, Rollout, Score
 from ratchet.schemas.policies import Gate, RolloutPolicy, Stage, TaskPolicy
+from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import frozen_window, observe
 from ratchet.services.rules.gates import Means, Sample
 from ratchet.services.rules.rollout import begin, gates_of, promote
@@ -139,3 +140,5 @@ def test_completion_counts_verdicts_and_abstentions_apart(traffic: Any) -> None:
         traffic.write(Score.model_validate(body | word))
     # the failed call, whatever was said of it, the pass and the fail; two abstained; of one nothing was said
     assert seen(traffic, state, task).candidate == Sample(3, 1, 1, abstained=2)
+    told = traffic.store.query("completion_timeline", task=traffic.task, check="ticket", since=instant(traffic.start))
+    assert [row["completed"] for row in told] == [1, 0]
