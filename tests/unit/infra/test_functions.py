@@ -50,7 +50,6 @@ async def later(answer):
 def two(answer, more):
     return True
 
-VALUE = 3
 """
 NAMES = ["own:short", "own.boom", "own:die", "own:hang", "own:spin", "own:nonsense", "own:rights", "own:freeze"]
 ANSWER = Answer(text="hello", request=Request(messages=[{"role": "user", "content": "greetings"}]))
@@ -102,10 +101,8 @@ def test_what_fails_is_said_and_the_next_call_works(functions: Functions, name: 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nowhere:f", "nowhere cannot be imported: ModuleNotFoundError"),
         ("broken:f", "broken cannot be imported: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("own:missing", "own has no function 'missing'"),
-        ("own:VALUE", "own has no function 'VALUE'"),
         ("own:later", "an async function; allowed: a plain one"),
         ("own:two", "is called with one argument, the answer, and cannot be"),
     ],
@@ -121,10 +118,9 @@ def test_a_name_that_cannot_be_called_is_one_sentence_at_the_start(folder: Path,
 def test_a_function_that_always_hangs_is_left_alone(folder: Path) -> None:
     """After some hangs in a row the calls fail at once, for a while; then it is tried again."""
     now = [0.0]
-    functions = Functions(["own:hang"], folder, failures=2, pause_s=30, monotonic=lambda: now[0] + time.monotonic())
-    for _ in range(2):
-        with pytest.raises(FunctionFailed, match="took over"):
-            functions.call("own:hang", ANSWER, 0.05)
+    functions = Functions(["own:hang"], folder, failures=1, pause_s=30, monotonic=lambda: now[0] + time.monotonic())
+    with pytest.raises(FunctionFailed, match="took over"):
+        functions.call("own:hang", ANSWER, 0.05)
     with pytest.raises(FunctionFailed, match="left alone for a while"):
         functions.call("own:hang", ANSWER, 0.05)
     now[0] = 31

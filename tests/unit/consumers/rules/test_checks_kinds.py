@@ -236,6 +236,7 @@ def test_what_a_function_may_return(value: object, score: float | None, verdict:
     assert result.reason
 
 
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
