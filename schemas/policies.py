@@ -6,10 +6,11 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.checks import Check
 from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
@@ -18,30 +19,6 @@ from ratchet.schemas.pricing import Price
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class Check(Closed):
-    """A programmatic check of one answer: free, exact, run on all traffic.
-
-    ``json_schema``: the answer is JSON that fits ``schema``. ``required_fields``: a JSON object
-    with ``fields``. ``regex``: ``pattern`` is found. ``length``: ``min``–``max`` characters.
-    ``refusal``: passes when no refusal phrase is found.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    kind: Literal["json_schema", "required_fields", "regex", "length", "refusal"]
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
-    fields: list[str] | None = None
-    pattern: str | None = None
-    min: int = 0
-    max: int | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Check:
-        needs = {"json_schema": "json_schema", "required_fields": "fields", "regex": "pattern"}.get(self.kind)
-        if needs and getattr(self, needs) is None:
-            raise ValueError(f"check {self.name!r} of kind {self.kind!r} needs {needs.replace('json_', '')!r}")
-        return self
 
 
 class PairingPolicy(Closed):

@@ -176,8 +176,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
     looking: asyncio.Task[None] | None = None
-    if "checks" in names:
-        checks.register(broker, s.tasks, publisher)
+    checking = checks.register(broker, s.tasks, publisher, s.config_dir) if "checks" in names else None
     if clients:
         judge.recall_spent(store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
@@ -202,6 +201,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await client.close()
         if cache is not None:
             cache.close()
+        if checking is not None:
+            checking.close()
         await asyncio.to_thread(publisher.close)
         store.close()
 

@@ -11,7 +11,20 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, alerts, cost, data, dlq, judge, keys, operate, pairs, rollout, training
+from ratchet.services.cli import (
+    adapters,
+    alerts,
+    checks,
+    cost,
+    data,
+    dlq,
+    judge,
+    keys,
+    operate,
+    pairs,
+    rollout,
+    training,
+)
 
 app = typer.Typer(
     name="ratchet",
@@ -32,6 +45,7 @@ for name, group in (
     ("keys", keys.app),
     ("cost", cost.app),
     ("judge", judge.app),
+    ("checks", checks.app),
 ):
     app.add_typer(group, name=name)
 

@@ -177,4 +177,6 @@ def _scores(store: Questions, window: Window, kind: str, rubric: str, failures_c
     if not row["rows"]:
         return None
     n = float(row["n"])
-    return Sample(n, n * row["mean"], n * row["mean_square"])
+    # a judge sees a sample and abstains for reasons that are not the answer's
+    abstained = float(row["abstained"]) if kind == "check" else 0.0
+    return Sample(n, n * row["mean"], n * row["mean_square"], abstained)

@@ -175,7 +175,9 @@ def test_a_judge_that_drifted_silences_quality(watched: Watched) -> None:
     watched.serve(0, 34)
     watched.judge(0, 30, 0.8)
     watched.judge(30, 34, 0.64)
-    assert [one for hour in range(30, 35) for one in watched.look(hour) if one.evidence["metric"] == "judge_score"] == []
+    assert [
+        one for hour in range(30, 35) for one in watched.look(hour) if one.evidence["metric"] == "judge_score"
+    ] == []
     assert "no alert: j grades frozen anchors lower" in watched.said("judge_score", "page")[-1].reason
     assert watched.said("judge_score", "page")[-1].verdict == "drift"
 
@@ -191,7 +193,9 @@ def test_late_events_amend_their_hour(watched: Watched) -> None:
     watched.look(30)
     again = watched.said("judge_score", "page")
     assert len(again) > judged
-    stored = {one["at"]: one for one in watched.rows("drift") if (one["metric"], one["rule"]) == ("judge_score", "page")}
+    stored = {
+        one["at"]: one for one in watched.rows("drift") if (one["metric"], one["rule"]) == ("judge_score", "page")
+    }
     assert stored[START + 29 * HOUR]["n"] == 60
     watched.look(30)
     assert len(watched.said("judge_score", "page")) == len(again)

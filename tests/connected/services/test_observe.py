@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.schemas.events import Feedback, Rollout, Score
 from ratchet.schemas.policies import Gate, RolloutPolicy, Stage, TaskPolicy
+from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import frozen_window, observe
 from ratchet.services.rules.gates import Means, Sample
 from ratchet.services.rules.rollout import begin, gates_of, promote
@@ -118,3 +119,26 @@ def test_the_frozen_window_is_the_last_stage_with_both_arms(traffic: Any) -> Non
     assert frozen_window([state, resumed, full, again], "100%") == (resumed.stage_started_at, full_at)
     assert frozen_window([full, again], "100%") is None
     assert frozen_window([], "100%") is None
+
+
+def test_completion_counts_verdicts_and_abstentions_apart(traffic: Any) -> None:
+    """A graded check completes by its verdict; an abstention is no completion and no failure, and is counted."""
+    state, task = running(traffic, Gate(metric="completion", margin=0.1), completion="ticket")
+    calls = traffic.calls(state, "canary", traffic.start, 6, errors=1)
+    said: list[dict[str, Any]] = [
+        {"score": 0.95, "verdict": "pass"},
+        {"score": 0.85, "verdict": "fail"},
+        {"verdict": "abstain"},
+        {"verdict": "abstain"},
+    ]
+    for call, word in zip(calls, [said[2], *said], strict=False):
+        body = {
+            "id": traffic.new_id(call.at), "at": call.at, "task": traffic.task, "adapter": call.adapter,
+            "target_id": call.id, "target": "inference", "kind": "check", "judge": "check", "rubric": "ticket",
+            "rubric_hash": "0" * 16,
+        }  # fmt: skip
+        traffic.write(Score.model_validate(body | word))
+    # the failed call, whatever was said of it, the pass and the fail; two abstained; of one nothing was said
+    assert seen(traffic, state, task).candidate == Sample(3, 1, 1, abstained=2)
+    told = traffic.store.query("completion_timeline", task=traffic.task, check="ticket", since=instant(traffic.start))
+    assert [row["completed"] for row in told] == [1, 0]

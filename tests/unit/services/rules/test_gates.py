@@ -42,6 +42,21 @@ def test_missing_data_is_inconclusive(evidence: Means | None) -> None:
     assert evaluate(COMPLETION, evidence).verdict == "inconclusive"
 
 
+def test_answers_without_a_verdict_never_help_a_candidate() -> None:
+    """A pass that hangs on answers the check abstained on is none; an equal share in both arms costs nothing."""
+
+    def asked(stable: float, candidate: float) -> str:
+        arms = Sample(9_000, 8_100, 8_100, stable), Sample(9_000, 8_400, 8_400, candidate)
+        return evaluate(COMPLETION, Means(*arms)).verdict
+
+    assert asked(0, 0) == asked(900, 900) == asked(900, 0) == asked(0, 20) == "pass"
+    assert asked(0, 900) == asked(900, 3_000) == "inconclusive"
+    worse = Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 7_000, 7_000, 900))
+    assert evaluate(COMPLETION, worse).verdict == "fail"
+    told = evaluate(COMPLETION, Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 8_400, 8_400, 1_000))).reason
+    assert told.endswith("no verdict: 10.0% of the candidate's answers, 0.0% of stable's")
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 6_000.0])
 def test_senseless_figures_are_an_error(bad: float) -> None:
     """NaN, infinity, negative counts and more successes than trials are errors, never a verdict."""
