@@ -189,7 +189,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
-        judge.recall_spent(store, clients, clock.now())
+        await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
     if "pairs" in names:

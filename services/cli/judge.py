@@ -53,7 +53,12 @@ def run(
         again = Rejudging(store, judging, publisher, task, first, last)
         chosen = again.choose(limit)
         grader = judging.graders[task]
-        said: dict[str, object] = {"task": task, "judge": grader.word, "rubric": grader.rubric.name, "rubric_hash": grader.rubric.hash}
+        said: dict[str, object] = {
+            "task": task,
+            "judge": grader.word,
+            "rubric": grader.rubric.name,
+            "rubric_hash": grader.rubric.hash,
+        }
         said |= {"stored": chosen.stored, "drawn": chosen.drawn, "reweigh": len(chosen.reweigh)}
         planned = again.plan(chosen)
         if not as_json:

@@ -18,6 +18,7 @@ from ratchet.schemas.ids import derived_id
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.policies import TaskPolicy
 
+
 def answered(content: str | None, number: int = 0, **more: Any) -> Inference:
     """A production answer."""
     fields: dict[str, Any] = {
