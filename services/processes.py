@@ -207,7 +207,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await building
         if looking is not None:
             looking.cancel()  # whatever it was at, the next start finds it again
-            await asyncio.gather(looking, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
         for client in clients.values():
             await client.close()
         if cache is not None:

@@ -80,9 +80,9 @@ def answers(task: str, n: int, drawn: int, at: datetime) -> list[Inference]:
         id = uuid7(int(at.timestamp() * 1000), uuid.uuid4().bytes)
         if draw(id, FRACTION).sampled == (len(made) < drawn):
             fields = {
-                "id": id, "at": at + timedelta(seconds=len(made)), "task": task, "adapter": "base", "base_model": "tiny",
-                "request": {"prompt": "When?"}, "response": {"content": f"Answer {len(made)}"}, "status": "ok",
-                "latency_ms": 1, "source": "http", "stage": "stable",
+                "id": id, "at": at + timedelta(seconds=len(made)), "task": task, "adapter": "base",
+                "base_model": "tiny", "request": {"prompt": "When?"}, "response": {"content": f"Answer {len(made)}"},
+                "status": "ok", "latency_ms": 1, "source": "http", "stage": "stable",
             }  # fmt: skip
             made.append(Inference.model_validate(fields))
     return made
