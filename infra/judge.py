@@ -217,14 +217,16 @@ class JudgeClient:
             spent: tuple[float, float] = (0, 0.0)
             try:
                 await self._rate(held[0])
+                spent = held  # unless it is known better: without an answer, or a count, it may still be billed
                 said = await self._patiently(system, user, extra)
-                tokens = said.prompt_tokens + said.completion_tokens
-                spent = (tokens, cost_usd(self.price, said.prompt_tokens, said.completion_tokens) or 0.0)
-                if not tokens:
-                    spent = held  # nobody counted; it was not free for that
+                if tokens := said.prompt_tokens + said.completion_tokens:
+                    spent = (tokens, cost_usd(self.price, said.prompt_tokens, said.completion_tokens) or 0.0)
             except TimeoutError as error:
-                spent = held  # it may have been answered, and billed
                 raise self._failed(f"no reply in {self._patience_s:g} s") from error
+            except (ModelError, openai.APIStatusError) as error:
+                if not isinstance(error.__cause__, openai.APITimeoutError):
+                    spent = (0, 0.0)
+                raise
             finally:
                 self.budget.settle(self._now(), held, spent)
                 if self._tokens is not None:
