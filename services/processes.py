@@ -178,7 +178,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     looking: asyncio.Task[None] | None = None
     checking = checks.register(broker, s.tasks, publisher, s.config_dir) if "checks" in names else None
     if clients:
-        judge.recall_spent(store, clients, clock.now())
+        await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
     if "pairs" in names:
@@ -196,7 +196,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await building
         if looking is not None:
             looking.cancel()  # whatever it was at, the next start finds it again
-            await asyncio.gather(looking, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
         for client in clients.values():
             await client.close()
         if cache is not None:
