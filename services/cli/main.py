@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, alerts, cost, data, dlq, keys, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, alerts, cost, data, dlq, drift, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -29,6 +29,7 @@ for name, group in (
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
+    ("drift", drift.app),
     ("keys", keys.app),
     ("cost", cost.app),
 ):

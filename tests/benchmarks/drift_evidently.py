@@ -1,7 +1,7 @@
 """Run by bench_drift.py with an interpreter that has Evidently: its four metrics on columns of two windows.
 
-Arguments: a folder with ``<column>_before.npy`` and ``<column>_now.npy`` of both columns, rounds. The last line is JSON:
-the seconds of each round, the peak memory, and the figures by column and method.
+Arguments: a folder with ``<column>_before.npy`` and ``<column>_now.npy`` of both columns, and rounds. The last line is
+JSON: the seconds of each round, the peak memory, and the figures by column and method.
 """
 
 import json
