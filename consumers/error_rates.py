@@ -19,7 +19,8 @@ from ratchet.consumers.rules.quality import Thresholds
 from ratchet.consumers.rules.quality_baseline import Baseline
 from ratchet.consumers.rules.rates import RateThresholds
 
-RATE_RULES = ("bernoulli",)
+RATE_RULES = ("bernoulli", "drift_rates")
+QUALITY_RULES = ("drop_alone", "page", "cusum", "detector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def expected_false_alarms(
         if not isfinite(value) or value < 0:
             raise ValueError(f"{name}={value!r}; allowed: a number >= 0")
     notes = []
-    if rule not in RATE_RULES and cv is not None:
+    if rule in QUALITY_RULES and cv is not None:
         if not (isfinite(cv) and cv >= 0):
             raise ValueError(f"cv={cv!r}; allowed: a number >= 0")
         n_per_hour = n_per_hour * (whole["cv"] / cv) ** 2 if cv > 0 else max(cell["n"] for cell in cells)

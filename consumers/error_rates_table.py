@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ratchet.consumers.rules import simulation
+from ratchet.consumers.rules import drift_simulation, simulation
 from ratchet.consumers.rules.quality import Thresholds
+from ratchet.consumers.rules.quality_arrays import Bools
 from ratchet.consumers.rules.rates import RateThresholds
 from ratchet.consumers.rules.simulation import Noise
 
@@ -28,42 +29,57 @@ SERIES, HOURS, HORIZON = 500, 480, 240
 # an hour of 10 abstains by default; the table shows what it would do
 QUALITY = Thresholds(min_n=10)
 RATES = RateThresholds()
-DROPS = (0.05, 0.07, 0.10)
-RISES = (0.02, 0.05, 0.10)
+CHANGES: dict[str, tuple[float, ...]] = {
+    "quality": (-0.05, -0.07, -0.10),
+    "rates": (0.02, 0.05, 0.10),
+    "lengths": (0.10, 0.20, 0.50),
+}
+
+
+Kind = Literal["quality", "rates", "lengths"]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the simulation: a kind of rule over a kind of hours; ``level`` is the rate, 0 for scores."""
+    """One kind of hours, over which all rules of its kind run; ``level`` is the rate, 0 for what is none."""
 
-    level: float
+    kind: Kind
     noise: Noise
+    level: float = 0.0
 
 
 def settings() -> list[Setting]:
     """Every setting of the table."""
     hours = [(0.0, 0.0), *product((0.01, 0.12 / 4.2, 0.06), (0.0, 0.5, 0.7, 0.9))]
-    quality = [Setting(0.0, Noise(n, *each)) for n, each in product((10, 20, 50, 100, 200, 500, 2000), hours)]
     spread = [(0.0, 0.0), *product((0.1, 0.3), (0.0, 0.7))]
-    rates = [Setting(p, Noise(n, *each)) for p, n, each in product((0.005, 0.02, 0.1), (50, 200, 1000, 5000), spread)]
-    return quality + rates
+    few = [(0.0, 0.0), *product((0.05, 0.15), (0.0, 0.7))]
+    return [
+        *(Setting("quality", Noise(n, *each)) for n, each in product((10, 20, 50, 100, 200, 500, 2000), hours)),
+        *(
+            Setting("rates", Noise(n, *each), p)
+            for p, n, each in product((0.005, 0.02, 0.1), (50, 500, 5000, 50_000), spread)
+        ),
+        *(Setting("lengths", Noise(n, *each)) for n, each in product((500, 5000, 50_000), few)),
+    ]
 
 
 def cells(setting: Setting, series: int = SERIES) -> Iterator[dict[str, Any]]:
     """Simulate one setting; one cell for each of its rules."""
     noise = setting.noise
-    key = [SEED, int(noise.n), *(round(1e6 * value) for value in (noise.between, noise.phi, setting.level))]
+    key = [SEED, list(CHANGES).index(setting.kind), int(noise.n)]
+    key += [round(1e6 * value) for value in (noise.between, noise.phi, setting.level)]
     random = np.random.default_rng(key)
 
-    def run(hours: int, change: float) -> dict[str, simulation.Bools]:
-        if setting.level:
-            rules = simulation.rate_rules(RATES)
-            return simulation.rate(random, rules, setting.level, noise, series, hours, change)
-        return simulation.quality(random, simulation.quality_rules(QUALITY), noise, series, hours, change)
+    def run(hours: int, change: float) -> dict[str, Bools]:
+        if setting.kind == "lengths":
+            return drift_simulation.lengths(random, noise, series, hours, change)
+        if setting.kind == "quality":
+            return simulation.quality(random, simulation.quality_rules(QUALITY), noise, series, hours, change)
+        rules = simulation.rate_rules(RATES) | {"drift_rates": drift_simulation.mean_rule(random, relative=False)}
+        return simulation.rate(random, rules, setting.level, noise, series, hours, change)
 
     calm = run(HOURS, 0.0)
-    changes = RISES if setting.level else tuple(-drop for drop in DROPS)
-    moved = {f"{change:+g}": run(simulation.WARM + HORIZON, change) for change in changes}
+    moved = {f"{change:+g}": run(simulation.WARM + HORIZON, change) for change in CHANGES[setting.kind]}
     for rule, raised in calm.items():
         yield {
             "rule": rule,
@@ -84,8 +100,8 @@ def make() -> dict[str, Any]:
     todo = settings()
     for done, setting in enumerate(todo, 1):
         made += cells(setting)
-        print(f"\r{done} of {len(todo)} settings", end="", file=sys.stderr, flush=True)  # noqa: T201
-    print(file=sys.stderr)  # noqa: T201
+        if done % 10 == 0 or done == len(todo):
+            print(f"{done} of {len(todo)} settings", file=sys.stderr, flush=True)  # noqa: T201
     return {
         "seed": SEED,
         "days": SERIES * HOURS / 24,

@@ -28,51 +28,59 @@ class Baselines:
     between: Floats
     phi: Floats
     n: Floats
-    hours: int
+    hours: Floats
 
     def each(self) -> list[quality_baseline.Baseline]:
         """One by one, for what is computed once a series."""
-        columns = zip(self.mean, self.variance, self.between, self.phi, self.n, strict=True)
+        columns = zip(self.mean, self.variance, self.between, self.phi, self.n, self.hours, strict=True)
         return [
-            quality_baseline.Baseline(float(m), float(v), float(b), float(p), float(n), self.hours)
-            for m, v, b, p, n in columns
+            quality_baseline.Baseline(float(m), float(v), float(b), float(p), float(n), int(k))
+            for m, v, b, p, n, k in columns
         ]
 
 
 def known(mean: float, variance: float, between: float, phi: float, n: float, series: int) -> Baselines:
     """The truth itself as the baseline of every series: what a rule does when its baseline has no error."""
-    full = (np.full(series, value, dtype=np.float64) for value in (mean, variance, between, phi, n))
-    return Baselines(*full, hours=10**6)
+    return Baselines(*(np.full(series, value, dtype=np.float64) for value in (mean, variance, between, phi, n, 1e6)))
 
 
-def estimate(mean: Floats, n: Floats, variance: Floats) -> Baselines:
-    """``quality_baseline.estimate`` for hours that are all there and before two weeks' offsets.
+def estimate(mean: Floats, n: Floats, variance: Floats, min_n: float = 1.0) -> Baselines:
+    """``quality_baseline.estimate`` for each series, without hours of the week.
 
     Args:
-        mean, n: of each hour; every series has every hour.
+        mean: of each hour; NaN where there was none.
+        n: observations of each hour.
         variance: σ² of one observation, of each series.
+        min_n: observations below which an hour is left out.
+
+    Raises:
+        ValueError: a series with fewer than 3 judged hours.
     """
-    k = mean.shape[1]
-    typical = np.median(n, axis=1)
-    centre = (n * mean).sum(1) / n.sum(1)
-    rest = mean - centre[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weights = n / variance[:, None]
-        total = weights.sum(1)
-        middle = (weights * rest).sum(1) / total
-        q = (weights * (rest - middle[:, None]) ** 2).sum(1)
-        laird = np.maximum(0.0, (q - (k - 1)) / (total - (weights**2).sum(1) / total))
-    alike = rest - rest.mean(1, keepdims=True)
-    between = np.where(variance > 0, laird, (alike**2).sum(1) / (k - 1))
-    products = (alike[:, 1:] * alike[:, :-1]).mean(1)
-    phi = np.array(
-        [quality_baseline.autocorrelation(float(p), float(b), k) if b > 0 else 0.0 for p, b in zip(products, between)]
-    )
-    between = between / (1 - np.array([quality_baseline.mean_correlation(float(p), k) for p in phi]))
-    spread = between[:, None] + variance[:, None] / n
-    last = 1 / np.where(spread > 0, spread, 1.0)
+    judged = _judged(mean, n, min_n)
+    hours = judged.sum(1)
+    if hours.min() < 3:
+        raise ValueError(f"{hours.min()} judged hours in a series; allowed: 3 or more")
+    n = np.where(judged, n, 0.0)
+    typical = np.nanmedian(np.where(judged, n, np.nan), axis=1)
+    centre = (n * np.where(judged, mean, 0.0)).sum(1) / n.sum(1)
+    rest = np.where(judged, mean - centre[:, None], 0.0)
+    alike = np.where(judged, rest - rest.sum(1, keepdims=True) / hours[:, None], 0.0)
+    weights = n / np.where(variance > 0, variance, 1.0)[:, None]
+    total = weights.sum(1)
+    middle = (weights * rest).sum(1) / total
+    q = (weights * (rest - middle[:, None]) ** 2).sum(1)
+    laird = np.maximum(0.0, (q - (hours - 1)) / (total - (weights**2).sum(1) / total))
+    between = np.where(variance > 0, laird, (alike**2).sum(1) / (hours - 1))
+    both = judged[:, 1:] & judged[:, :-1]
+    products = (alike[:, 1:] * alike[:, :-1]).sum(1) / np.maximum(both.sum(1), 1)
+    each = zip(products.tolist(), between.tolist(), hours.tolist(), strict=True)
+    phi = np.array([quality_baseline.autocorrelation(p, b, k) if b > 0 else 0.0 for p, b, k in each])
+    pairs = zip(phi.tolist(), hours.tolist(), strict=True)
+    between = between / (1 - np.array([quality_baseline.mean_correlation(p, k) for p, k in pairs]))
+    spread = between[:, None] + variance[:, None] / np.where(judged, n, 1.0)
+    last = np.where(judged, 1 / np.where(spread > 0, spread, 1.0), 0.0)
     shift = (last * rest).sum(1) / last.sum(1)
-    return Baselines(centre + shift, variance, between, phi, typical, k)
+    return Baselines(centre + shift, variance, between, phi, typical, hours.astype(np.float64))
 
 
 def page(mean: Floats, n: Floats, base: Baselines, thresholds: quality.Thresholds) -> Bools:

@@ -94,7 +94,8 @@ def effects(random: np.random.Generator, series: int, hours: int, phi: float) ->
 def scores(random: np.random.Generator, noise: Noise, series: int, hours: int, change: Floats | float = 0.0) -> Floats:
     """Hour means of a metric with mean 1; ``change`` is added (−0.05 is 5% less), a number or one for each hour."""
     sampling = random.standard_normal((series, hours)) * (noise.cv / np.sqrt(noise.n))
-    return 1 + noise.between * effects(random, series, hours, noise.phi) + sampling + change
+    made: Floats = 1 + noise.between * effects(random, series, hours, noise.phi) + sampling + change
+    return made
 
 
 def counts(
@@ -103,7 +104,8 @@ def counts(
     """Hourly rates: binomial counts over n; ``noise.between`` is the SD of hours over the rate, lognormal."""
     scale = np.sqrt(np.log1p(noise.between**2))
     each = rate * np.exp(scale * effects(random, series, hours, noise.phi) - scale**2 / 2) + change
-    return random.binomial(int(noise.n), np.clip(each, 0, 1), (series, hours)) / noise.n
+    made: Floats = random.binomial(int(noise.n), np.clip(each, 0, 1), (series, hours)) / noise.n
+    return made
 
 
 def false_alarms(raised: Bools) -> FalseAlarms:

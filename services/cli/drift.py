@@ -1,4 +1,4 @@
-"""`ratchet drift`: what moved in a task's traffic."""
+"""`ratchet drift`: what moved in a task's traffic, and how far the rules that say so can be trusted."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.services.cli.backtest import backtest
+
 if TYPE_CHECKING:
     from ratchet.consumers.rules.measurement import Measurement, Window
 
 app = typer.Typer(help="What moved in a task's traffic, and how sure that is.", no_args_is_help=True)
 
 _WHEN = "24h, 7d, 2w, a date or a time with a zone"
-
-
-@app.callback()
-def drift() -> None:
-    """Drift's commands; with one alone Typer would take its name away."""
+app.command()(backtest)
 
 
 @app.command()
