@@ -1,0 +1,13 @@
+-- What did the judges say of these answers of a task?
+SELECT
+    judge,
+    rubric,
+    rubric_hash,
+    toString(target_id) AS target_id,
+    argMax(assumeNotNull(score), (at, id)) AS score,
+    argMax(inclusion_probability, (at, id)) AS inclusion_probability
+FROM ratchet.scores
+WHERE task = {task:String} AND kind = 'pointwise' AND target = 'inference' AND score IS NOT NULL
+  AND target_id IN {ids:Array(UUID)}
+GROUP BY judge, rubric, rubric_hash, target_id
+ORDER BY judge, rubric, rubric_hash, target_id
