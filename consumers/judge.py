@@ -10,15 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ratchet.consumers.rules import judging
-from ratchet.consumers.rules.judging import Agreement, Judgement, Rubric
+from ratchet.consumers.rules.judging import Judgement, Rubric
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
 from ratchet.consumers.rules.sampling import Draw, draw
-from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.judge import JudgeClient, JudgeRefused
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import ModelError, SettingsError
@@ -192,32 +190,6 @@ class Judge:
             inclusion_probability=drawn.probability,
             **said,
         )
-
-
-def judge_agreement(store: Store, task: str) -> list[dict[str, Any]]:
-    """Each judge's agreement with people on a task.
-
-    People's word on an answer is the mean of its thumbs, outcomes, ratings and corrections (a
-    correction says 0) at the threshold 0.5; exactly 0.5 is no word.
-
-    Returns:
-        A dict per judge and rubric version: judge, rubric, rubric_hash and `Agreement`'s fields.
-    """
-    found = store.query("judge_agreement", task=task)
-    cells = ("both_good", "judge_only_good", "people_only_good", "both_bad")
-    return [
-        {name: row[name] for name in ("judge", "rubric", "rubric_hash")}
-        | asdict(judging.agreement(*(int(row[cell]) for cell in cells)))
-        for row in found
-    ]
-
-
-def best_measured(rows: list[dict[str, Any]]) -> Agreement | None:
-    """The agreement with the most labels behind it, or None where nothing was measured."""
-    if not rows:
-        return None
-    row = max(rows, key=lambda row: int(row["n"]))
-    return Agreement(**{name: row[name] for name in Agreement.__dataclass_fields__})
 
 
 def register(

@@ -1,5 +1,5 @@
 -- What did a check or a judge say of one arm's answers (arms as in rollout_calls.sql)?
--- The last score of an answer counts. Sampled scores carry the inverse of their inclusion probability,
+-- The last score of an answer counts, of one judge and one wording of its rubric ('' means any). Sampled scores carry the inverse of their inclusion probability,
 -- and n is Kish's effective size. failures_count: a call without an answer counts as 0, scored or not.
 WITH
     calls AS
@@ -29,6 +29,7 @@ WITH
         SELECT target_id, argMax(assumeNotNull(score), at) AS value, argMax(1 / inclusion_probability, at) AS weight
         FROM ratchet.scores
         WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String} AND score IS NOT NULL
+          AND {judge:String} IN ('', judge) AND {rubric_hash:String} IN ('', rubric_hash)
           AND target IN ('inference', 'shadow') AND target_id IN (SELECT id FROM calls)
         GROUP BY target_id
     ),

@@ -109,16 +109,3 @@ def test_rubric_files() -> None:
         load_rubric("missing")
     with pytest.raises(ValueError, match="sections"):
         parse_rubric("a", "nothing")
-
-
-@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
-def test_agreement(a: int, b: int, c: int, d: int) -> None:
-    """Agreement is the share of equal verdicts with statsmodels' Wilson interval; without labels it is unknown."""
-    found = agreement(a, b, c, d)
-    n = a + b + c + d
-    if n == 0:
-        assert (found.rate, found.low, found.high) == (None, 0.0, 1.0)
-    else:
-        expected = proportion_confint(a + d, n, method="wilson")
-        assert found.rate == (a + d) / n
-        assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
