@@ -19,7 +19,7 @@ from ratchet.consumers.rules.calibration import (
     prediction_powered,
     rate,
 )
-from ratchet.consumers.rules.standing import Calibration, Cell, Standing, best, calibrate
+from ratchet.consumers.rules.standing import Calibration, Cell, Standing, calibrate, standing
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import instant
 
@@ -71,6 +71,16 @@ class Corrected:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The judge whose word counts on a task; '' where nothing was judged. ``calibration`` is None without labels."""
+
+    judge: str
+    rubric_hash: str
+    calibration: Calibration | None
+    standing: Standing
+
+
 def measured(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> list[Calibration]:
     """Calibrate every judge of a task, under each wording of its rubrics, by the labels that still count.
 
@@ -95,31 +105,39 @@ def measured(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> 
     return calibrations
 
 
-def judge_standing(
-    store: Questions, task: str, policy: TaskPolicy, now: datetime
-) -> tuple[Calibration | None, Standing]:
-    """The judge of the task's rubric whose word counts, and whether it may gate and page: ask this before either.
+def in_force(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> InForce:
+    """The judge whose word counts on a task now, and whether it may gate and page: ask this before either.
+
+    It is the one that scored the newest answers, by the policy's rubric as it is worded now: another judge, or other
+    words, are another instrument, which needs labels of its own however well the one before stood.
 
     Raises:
         StoreError: ClickHouse refused or is away.
     """
-    mine = [one for one in measured(store, task, policy, now) if one.rubric == policy.judge.rubric]
-    return best(mine, policy.judge, now)
+    prefix = f"{policy.judge.combine}:" if len(policy.judge.judges) > 1 else ""
+    found = store.query("judge_in_force", task=task, rubric=policy.judge.rubric, prefix=prefix)
+    if not found:
+        return InForce("", "", None, standing(None, policy.judge, now))
+    of = found[0]["judge"], policy.judge.rubric, found[0]["rubric_hash"]
+    own = next(
+        (one for one in measured(store, task, policy, now) if (one.judge, one.rubric, one.rubric_hash) == of), None
+    )
+    return InForce(of[0], of[2], own, standing(own, policy.judge, now))
 
 
 def scored(
     store: Questions, task: str, policy: TaskPolicy, since: datetime, now: datetime
-) -> dict[tuple[str, str], Scored]:
-    """What the judges said of a task's traffic since an instant, by judge and rubric hash.
+) -> dict[tuple[str, str, str], Scored]:
+    """What the judges said of a task's traffic since an instant, by judge, rubric and its hash.
 
     Raises:
         StoreError: ClickHouse refused or is away.
     """
     labelled_since = now - timedelta(days=policy.calibration.label_days)
     rows = store.query("judge_traffic", task=task, since=instant(since), labelled_since=instant(labelled_since))
-    found: dict[tuple[str, str], Scored] = {}
+    found: dict[tuple[str, str, str], Scored] = {}
     for row in rows:
-        key = row["judge"], row["rubric_hash"]
+        key = row["judge"], row["rubric"], row["rubric_hash"]
         before = found.get(key, Scored())
         scores = Sums(**_sums(row, "n", "w", "ww", "wf", "wwf", "wwff"))
         positive = Sums(n=scores.n, w=scores.w, ww=scores.ww, wf=row["good_w"], wwf=row["good_ww"], wwff=row["good_ww"])

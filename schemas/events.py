@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.explain import explain
+from ratchet.schemas.feedback import feedback_problem
 from ratchet.schemas.ids import AdapterName, EventId, TaskName
 
 Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
@@ -141,24 +142,6 @@ class Feedback(Event):
         return self
 
 
-def feedback_problem(kind: str, value: object, compared_with: str | None) -> str | None:
-    """Say why ``value`` does not fit ``kind``, or None where it does."""
-    if kind in ("thumb", "outcome"):
-        fits, allowed = isinstance(value, bool), "true or false"
-    elif kind == "rating":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits, allowed = number and 0 <= float(str(value)) <= 1, "a number from 0 to 1"
-    elif kind == "preference":
-        fits, allowed = value in ("this", "other", "tie"), "'this', 'other' or 'tie'"
-    else:
-        fits, allowed = isinstance(value, str) and bool(value), "a text that is not empty"
-    if not fits:
-        return f"value {value!r} does not fit kind {kind!r}; allowed: {allowed}"
-    if (kind == "preference") != (compared_with is not None):
-        return "compared_with goes with kind 'preference' and only with it"
-    return None
-
-
 class Score(Event):
     """``score.v1``: what a check or a judge says of an inference, a shadow answer or a pair.
 
@@ -179,9 +162,18 @@ class Score(Event):
     distribution: dict[str, Share] | None = None
     verdict: str | None = None
     rationale: str | None = None
+    spread: Share | None = Field(
+        None, description="standard deviation of the score: by the distribution, of a panel between its judges"
+    )
+    basis: Literal["probabilities", "samples", "digit", "combined"] | None = Field(
+        None, description="token probabilities, repeated samples, one bare digit, or several scores of this answer"
+    )
     inclusion_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
+    cost_usd: Annotated[float, Field(ge=0)] | None = Field(None, description="absent where it is not known")
+    cached: bool = Field(False, description="said before of the same content; this time it cost nothing")
+    judged_at: Instant | None = Field(None, description="when the judge was asked; at is the answer's time")
 
     @model_validator(mode="after")
     def _score_or_abstain(self) -> Score:

@@ -117,9 +117,14 @@ def _score(event: Score) -> Row:
         "distribution": event.distribution or {},
         "verdict": event.verdict or "",
         "rationale": event.rationale or "",
+        "spread": event.spread,
+        "basis": event.basis or "",
         "inclusion_probability": event.inclusion_probability,
         "prompt_tokens": event.prompt_tokens,
         "completion_tokens": event.completion_tokens,
+        "cost_usd": event.cost_usd,
+        "cached": event.cached,
+        "judged_at": instant(event.judged_at) if event.judged_at else None,
     }
 
 

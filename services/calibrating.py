@@ -86,7 +86,7 @@ def of_labels(
     for ids in _chunks(list(words)):
         for row in store.query("judge_scores_of", task=task, ids=ids):
             word = words[row["target_id"]]
-            item = Labelled(float(word.label or 0), row["score"], 1 / row["inclusion_probability"], word.at)
+            item = Labelled(float(word.label or 0), row["said"], 1 / row["probability"], word.at)
             items.setdefault((row["judge"], row["rubric"], row["rubric_hash"]), []).append(item)
     found = [_calibrate(task, *of, labels, policy, now) for of, labels in items.items()]
     return _with_traffic(store, task, found, policy, since, now)
@@ -155,7 +155,7 @@ def _with_traffic(
     said = scored(store, task, policy, start, now) if found else {}
     calibrated = []
     for one in found:
-        traffic = said.get((one.judge, one.rubric_hash), Scored())
+        traffic = said.get((one.judge, one.rubric, one.rubric_hash), Scored())
         calibrated.append(Calibrated(one, standing(one, policy.judge, now), correct(one, traffic)))
     return calibrated
 

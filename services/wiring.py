@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.clickhouse.ddl import Cluster
     from ratchet.infra.judge import JudgeClient
+    from ratchet.infra.judge_cache import JudgeCache
     from ratchet.infra.kafka.publisher import KafkaPublisher
     from ratchet.infra.kafka.spooled import SpooledPublisher
     from ratchet.infra.keys import KeyFile, Keyring
@@ -117,11 +118,38 @@ def placement(s: Settings) -> Placement:
     return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies)
 
 
-def judge(s: Settings) -> JudgeClient:
-    """Make a client of the LLM judge; without one in the settings the served base model judges."""
-    from ratchet.infra.judge import make_judge
+def judges(s: Settings) -> dict[str, JudgeClient]:
+    """Make a client of each LLM judge, by name; without any the served base model judges, as ``default``.
 
-    return make_judge(s.judge, s.vllm, s.base_model)
+    Raises:
+        SettingsError: a judge without its model or price, or two of one model: scores could not tell them apart.
+    """
+    from ratchet.infra.judge import make_judge
+    from ratchet.infra.settings import JudgeSettings
+    from ratchet.schemas.errors import SettingsError
+
+    made: dict[str, JudgeClient] = {}
+    named: dict[str, str] = {}
+    for name, one in (s.judges or {"default": JudgeSettings()}).items():
+        model = one.model or s.base_model
+        if model in named:
+            raise SettingsError(
+                f"judges.{name}.model: {model!r} is judges.{named[model]}'s; allowed: one judge a model"
+            )
+        named[model] = name
+        made[name] = make_judge(one, s.vllm, s.base_model, name, s.prices.get(model))
+    return made
+
+
+def judge_cache(s: Settings) -> JudgeCache:
+    """Open what judges said before of the same content, in ``<home>``.
+
+    Raises:
+        StartError: the file cannot be used.
+    """
+    from ratchet.infra.judge_cache import FILE_NAME, JudgeCache
+
+    return JudgeCache(s.home / FILE_NAME)
 
 
 def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ratchet.consumers.rules.calibration import Estimate, Sums, kappa, rate
-from ratchet.schemas.policies import JudgePolicy
+from ratchet.schemas.judging import JudgePolicy
 
 GRADES = 5
 """Scores and labels from 0 to 1 are told apart in so many grades where agreement is measured on an ordinal scale."""
@@ -221,17 +221,6 @@ def standing(calibration: Calibration | None, policy: JudgePolicy, now: datetime
         return Standing(False, f"{figures}: not shown to be above the floor of {policy.agreement_floor:.0%}")
     until = f", until {expires:%Y-%m-%d}" if expires else ""
     return Standing(True, f"{figures}{until}")
-
-
-def best(
-    calibrations: Sequence[Calibration], policy: JudgePolicy, now: datetime
-) -> tuple[Calibration | None, Standing]:
-    """The judge whose word counts: a trusted one before an advisory one, then the one with the most labels."""
-    ranked = [(standing(one, policy, now), one) for one in calibrations]
-    if not ranked:
-        return None, standing(None, policy, now)
-    stands, one = max(ranked, key=lambda pair: (pair[0].trusted, pair[1].n, pair[1].judge, pair[1].rubric_hash))
-    return one, stands
 
 
 def expiry(times: Sequence[datetime], min_labels: int, counts: timedelta) -> datetime | None:

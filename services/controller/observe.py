@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.consumers.calibration import Questions, judge_standing
+from ratchet.consumers.calibration import Questions, in_force
 from ratchet.schemas.events import Rollout, parse
 from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
 from ratchet.schemas.rows import instant
@@ -131,15 +131,16 @@ def _evidence(
 
 
 def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Means | Advisory:
-    """Both arms by the judge with the best standing; without a trusted one what it says is advisory."""
-    judge, standing = judge_standing(store, candidate.task, policy, now)
-    by = (judge.judge, judge.rubric_hash) if judge else ("", "")
-    rubric = policy.judge.rubric
+    """Both arms by the judge whose word counts; while it is not trusted, what it says is advisory."""
+    judge = in_force(store, candidate.task, policy, now)
+    rubric, by = policy.judge.rubric, (judge.judge, judge.rubric_hash)
     means = Means(
         _scores(store, stable, "pointwise", rubric, False, *by),
         _scores(store, candidate, "pointwise", rubric, False, *by),
     )
-    return means if standing.trusted else Advisory(means, f"judge {by[0] or 'unknown'}: {standing.reason}")
+    if judge.standing.trusted:
+        return means
+    return Advisory(means, f"{judge.judge or 'no judge'}: {judge.standing.reason}")
 
 
 def _calls(store: Questions, window: Window, threshold_ms: float = _NO_THRESHOLD) -> dict[str, Any]:

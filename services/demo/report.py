@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TextIO
 
+from ratchet.consumers.calibration import InForce
 from ratchet.consumers.rules.intervals import wilson
-from ratchet.consumers.rules.standing import Calibration, best
-from ratchet.schemas.policies import JudgePolicy
 
 
 @dataclass
@@ -101,18 +100,18 @@ def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return stages
 
 
-def judge(calibrations: list[Calibration], policy: JudgePolicy, now: datetime) -> dict[str, Any]:
+def judge(found: InForce) -> dict[str, Any]:
     """How far the judge can be trusted: ``{n, agreement, low, high, judge, standing}``."""
-    found, standing = best(calibrations, policy, now)
-    if found is None or found.agreement is None:
-        return {"n": 0, "agreement": None, "low": 0.0, "high": 1.0, "judge": "", "standing": str(standing)}
+    calibration, standing = found.calibration, str(found.standing)
+    if calibration is None or calibration.agreement is None:
+        return {"n": 0, "agreement": None, "low": 0.0, "high": 1.0, "judge": found.judge, "standing": standing}
     return {
-        "n": found.n,
-        "agreement": found.agreement.value,
-        "low": round(found.agreement.low, 4),
-        "high": round(found.agreement.high, 4),
+        "n": calibration.n,
+        "agreement": calibration.agreement.value,
+        "low": round(calibration.agreement.low, 4),
+        "high": round(calibration.agreement.high, 4),
         "judge": found.judge,
-        "standing": str(standing),
+        "standing": standing,
     }
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ratchet.consumers.calibration import measured
+from ratchet.consumers.calibration import in_force
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.embedded.ports import free_port
@@ -225,8 +225,7 @@ class _Loop:
         }
         self.made.pairs = summary(await self.watch.ask("pair_counts", task=TASK))
         policy, now = self.settings.tasks[TASK], clock.now()
-        calibrations = await asyncio.to_thread(measured, self.store, TASK, policy, now)
-        self.made.judge = report.judge(calibrations, policy.judge, now)
+        self.made.judge = report.judge(await asyncio.to_thread(in_force, self.store, TASK, policy, now))
 
     async def _picture(self, started: datetime, decisions: list[dict[str, Any]]) -> None:
         rows = await self.watch.ask("completion_timeline", task=TASK, check="ticket", since=instant(started))

@@ -11,7 +11,8 @@ from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.keys import Keyring
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price
 from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter

@@ -17,7 +17,8 @@ from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.kafka.tail import Tail
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price
 from ratchet.schemas.topics import ROLLOUT
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.patience import patient

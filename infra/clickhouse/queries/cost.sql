@@ -23,6 +23,10 @@ FROM
     SELECT task, 'judge' AS use, judge AS name, NULL AS cost, prompt_tokens AS prompt, completion_tokens AS completion
     FROM ratchet.scores
     WHERE kind != 'check' AND at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
+    UNION ALL
+    SELECT task, 'judge' AS use, judge AS name, NULL AS cost, prompt_tokens AS prompt, completion_tokens AS completion
+    FROM ratchet.anchor_scores
+    WHERE at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
 )
 GROUP BY task, use, name
 ORDER BY task, indexOf(['production', 'shadow', 'judge'], use), name

@@ -6,19 +6,19 @@
 WITH
     people AS
     (
-        SELECT inference_id AS target_id, avg(multiIf(kind = 'correction', 0., number)) AS label, max(at) AS labelled_at, 0 AS rank
+        SELECT inference_id AS target_id, avg(multiIf(kind = 'correction', 0., number)) AS label, max(at) AS said_at, 0 AS rank
         FROM ratchet.feedback
         WHERE task = {task:String} AND inference_id IS NOT NULL AND kind IN ('thumb', 'outcome', 'rating', 'correction')
         GROUP BY inference_id
         UNION ALL
-        SELECT target_id, argMax(assumeNotNull(score), at) AS label, max(at) AS labelled_at, 1 AS rank
+        SELECT target_id, argMax(assumeNotNull(score), at) AS label, max(at) AS said_at, 1 AS rank
         FROM ratchet.labels
         WHERE task = {task:String} AND score IS NOT NULL
         GROUP BY target_id
     ),
     labels AS
     (
-        SELECT target_id, argMax(label, rank) AS label, argMax(labelled_at, rank) AS labelled_at
+        SELECT target_id, argMax(label, rank) AS y, argMax(said_at, rank) AS labelled_at
         FROM people
         GROUP BY target_id
     ),
@@ -29,8 +29,8 @@ WITH
             rubric,
             rubric_hash,
             target_id,
-            argMax(assumeNotNull(score), (at, id)) AS score,
-            argMax(1 / inclusion_probability, (at, id)) AS weight
+            argMax(assumeNotNull(score), (at, id)) AS f,
+            argMax(1 / inclusion_probability, (at, id)) AS w
         FROM ratchet.scores
         WHERE task = {task:String} AND kind = 'pointwise' AND target = 'inference' AND score IS NOT NULL
         GROUP BY judge, rubric, rubric_hash, target_id
@@ -41,12 +41,12 @@ WITH
             judge,
             rubric,
             rubric_hash,
-            label AS y,
-            score AS f,
-            weight AS w,
+            f,
+            w,
+            y,
             labelled_at,
             labelled_at < {since:DateTime64(6, 'UTC')} AS expired,
-            row_number() OVER (PARTITION BY judge, rubric, rubric_hash, expired, label = 0.5 ORDER BY labelled_at DESC) AS nth
+            row_number() OVER (PARTITION BY judge, rubric, rubric_hash, expired, y = 0.5 ORDER BY labelled_at DESC) AS nth
         FROM judged
         INNER JOIN labels ON judged.target_id = labels.target_id
     )

@@ -4,8 +4,8 @@ SELECT
     rubric,
     rubric_hash,
     toString(target_id) AS target_id,
-    argMax(assumeNotNull(score), (at, id)) AS score,
-    argMax(inclusion_probability, (at, id)) AS inclusion_probability
+    argMax(assumeNotNull(score), (at, id)) AS said,
+    argMax(inclusion_probability, (at, id)) AS probability
 FROM ratchet.scores
 WHERE task = {task:String} AND kind = 'pointwise' AND target = 'inference' AND score IS NOT NULL
   AND target_id IN {ids:Array(UUID)}

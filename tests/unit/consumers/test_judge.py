@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,7 +19,8 @@ from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.events import Inference, Request, Response, Score, Shadow
 from ratchet.schemas.ids import derived_id
-from ratchet.schemas.policies import JudgePolicy, TaskPolicy
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.policies import TaskPolicy
 
 Answerer = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 
@@ -100,11 +102,14 @@ def answered(content: str | None, number: int = 0, **more: Any) -> Inference:
     return Inference(**(fields | more))
 
 
+NOW = datetime(2026, 11, 1, 12, 0, 5, tzinfo=UTC)
+
+
 def judge(endpoint: Endpoint, publisher: MemoryPublisher, fraction: float = 1.0, **more: Any) -> Judge:
-    """A judge of the task on that endpoint."""
-    tasks = {"support": TaskPolicy(judge=JudgePolicy(fraction=fraction))}
-    client = JudgeClient(endpoint.url, "the-judge", timeout_s=5, retries=0)
-    return Judge(tasks, publisher, client, **more)
+    """A judge of the task on that endpoint, which gives no probabilities and is not asked again for samples."""
+    tasks = {"support": TaskPolicy(judge=JudgePolicy(fraction=fraction, samples=1))}
+    client = JudgeClient(endpoint.url, "the-judge", timeout_s=5, retries=0, **more)
+    return Judge(tasks, publisher, {"default": client}, now=lambda: NOW)
 
 
 def scores(publisher: MemoryPublisher) -> list[Score]:
@@ -265,7 +270,7 @@ async def test_what_is_not_judged(endpoint: Endpoint) -> None:
     calls: list[dict[str, Any]] = [{"id": "1", "type": "function", "function": {"name": "ship", "arguments": "{}"}}]
     await handler.handle(answered(None, response=Response(tool_calls=calls)))
     assert scores(publisher)[0].score == 0.75
-    off = Judge({"support": TaskPolicy(judge=JudgePolicy(enabled=False))}, publisher, JudgeClient(endpoint.url, "m"))
+    off = Judge({"support": TaskPolicy(judge=JudgePolicy(enabled=False))}, publisher, {})
     await off.handle(answered("x", 5))
     assert len(scores(publisher)) == 1
 
@@ -278,7 +283,7 @@ async def test_which_judge_the_settings_name(endpoint: Endpoint) -> None:
     local = make_judge(JudgeSettings(), [endpoint.url.removesuffix("/v1")], "tiny")
     await local.ask("s", "u")
     assert (endpoint.asked[1]["model"], endpoint.asked[1]["path"]) == ("tiny", "/v1/chat/completions")
-    with pytest.raises(SettingsError, match=r"judge\.model"):
+    with pytest.raises(SettingsError, match=r"judges\.default\.model"):
         make_judge(JudgeSettings(url=endpoint.url), ["http://x"], "tiny")
 
 

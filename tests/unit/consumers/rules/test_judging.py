@@ -6,10 +6,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
 
-from ratchet.consumers.judge import load_rubric
-from ratchet.consumers.rules.judging import agreement, build_prompt, delimiter, fill, parse_rubric, read_reply
+from ratchet.consumers.grading import load_rubric
+from ratchet.consumers.rules.judging import build_prompt, delimiter, fill, parse_rubric, read_reply
 from ratchet.schemas.errors import SettingsError
 
 ID = "019a0000-0000-7000-8000-000000000001"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ratchet.infra.clock import new_id, now
 from ratchet.schemas.events import Feedback, Inference, Shadow
-from ratchet.schemas.policies import Price, TaskPolicy
-from ratchet.services.rules.cost import PriceList, cost_usd, spent
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price, cost_usd
+from ratchet.services.rules.cost import PriceList, spent
 
 prices = st.builds(
     Price, prompt_per_million=st.floats(0, 1e6, width=64), completion_per_million=st.floats(0, 1e6, width=64)
