@@ -59,20 +59,16 @@ class Sums:
         Raises:
             ValueError: a value that is not finite, or a weight that is not above 0.
         """
-        names = cls.__slots__
-        sums = dict.fromkeys(names, 0.0)
-        n = 0
+        n, sums = 0, [0.0] * 9
         for y, f, w in items:
             if not (math.isfinite(y) and math.isfinite(f)):
                 raise ValueError(f"y={y}, f={f}; allowed: finite numbers")
             if not (math.isfinite(w) and w > 0):
                 raise ValueError(f"weight {w}; allowed: a finite number above 0")
-            terms = {"w": w, "ww": w * w, "wy": w * y, "wf": w * f, "wwy": w * w * y, "wwf": w * w * f}
-            terms |= {"wwyy": w * w * y * y, "wwff": w * w * f * f, "wwyf": w * w * y * f}
-            n += 1
-            for name, term in terms.items():
-                sums[name] += term
-        return cls(**{**sums, "n": n})  # type: ignore[arg-type]  # n is the only int, and it is one
+            n, ww = n + 1, w * w
+            for at, term in enumerate((w, ww, w * y, w * f, ww * y, ww * f, ww * y * y, ww * f * f, ww * y * f)):
+                sums[at] += term
+        return cls(n, *sums)
 
     def __add__(self, other: Sums) -> Sums:
         """The sums over both sets of observations."""

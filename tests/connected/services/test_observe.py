@@ -117,11 +117,12 @@ def test_an_advisory_judge_decides_nothing_until_it_is_trusted(traffic: Any) -> 
     stable = traffic.calls(state, "stable", traffic.start, 60)
     calls = traffic.calls(state, "canary", traffic.start, 60)
 
-    def words(of: Any, good: int, judge: str = "j") -> list[Score]:
+    def words(of: Any, good: int, judge: str = "j", older_s: float = 0) -> list[Score]:
         return [
             Score.model_validate({
-                "id": traffic.new_id(traffic.start), "at": call.at, "task": traffic.task, "adapter": call.adapter,
-                "target_id": call.id, "target": "inference", "kind": "pointwise", "judge": judge,
+                "id": traffic.new_id(traffic.start), "at": call.at - timedelta(seconds=older_s),
+                "task": traffic.task, "adapter": call.adapter, "target_id": call.id,
+                "target": "inference", "kind": "pointwise", "judge": judge,
                 "rubric": "helpful.v1", "rubric_hash": "0" * 16, "score": 0.9 if number < good else 0.1,
             })
             for number, call in enumerate(of)
@@ -133,8 +134,8 @@ def test_an_advisory_judge_decides_nothing_until_it_is_trusted(traffic: Any) -> 
         result = evaluate(gate, evidence)
         return result.verdict, result.reason
 
-    # another judge's word is not mixed in
-    traffic.write(*words(stable, 0, judge="a"), *words(stable, 59), *words(calls, 1))
+    # the word of the judge before is not mixed in
+    traffic.write(*words(stable, 0, judge="a", older_s=1), *words(stable, 59), *words(calls, 1))
     said, reason = verdict()
     assert said == "inconclusive"
     assert reason.startswith("advisory, j: no human label of an answer that it scored (n = 0 of 50); judge_score: ")
