@@ -175,7 +175,7 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
-    from ratchet.consumers import checks, judge, pairs
+    from ratchet.consumers import anchors, checks, judge, pairs
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -186,12 +186,16 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
     looking: asyncio.Task[None] | None = None
+    scoring: asyncio.Task[None] | None = None
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
         judge.recall_spent(store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
+        graders = anchors.graders_of(s.tasks, clients, s.rubrics)
+        anchoring = anchors.Anchoring(s.tasks, s.config_dir, graders, store, publisher)
+        scoring = asyncio.create_task(anchoring.keep_scored(stop))
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
@@ -208,6 +212,9 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         if looking is not None:
             looking.cancel()  # whatever it was at, the next start finds it again
             await asyncio.gather(looking, return_exceptions=True)
+        if scoring is not None:
+            scoring.cancel()
+            await asyncio.gather(scoring, return_exceptions=True)
         for client in clients.values():
             await client.close()
         if cache is not None:
