@@ -1,4 +1,4 @@
-"""A task's frozen answers as a file beside ``ratchet.toml``: drawn or brought, written with ids of their content, read."""
+"""A task's frozen answers in a file beside ``ratchet.toml``: drawn or brought, frozen, read."""
 
 from __future__ import annotations
 

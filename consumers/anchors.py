@@ -25,6 +25,7 @@ from ratchet.schemas.errors import BrokerError, DatasetError, StoreError
 from ratchet.schemas.events import Score
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rows import instant
 
 log = logging.getLogger("ratchet.anchors")
 FLUSH_S = 30.0
@@ -75,7 +76,7 @@ class Anchoring:
     async def run(self, anchors: Anchors) -> list[Watched]:
         """Score the anchors now, publish the scores, compare with the freeze, and raise or resolve alerts.
 
-        The first run after the freeze is what later ones are compared with. What judges abstain on is published as that.
+        The first run after the freeze is what later ones are compared with. Abstentions are published as such.
 
         Raises:
             StoreError: ClickHouse is away.
@@ -132,20 +133,16 @@ class Anchoring:
 
     async def _if_due(self, anchors: Anchors) -> None:
         ids = list(anchors.by_id)
-        (last,) = await asyncio.to_thread(self._store.query, "anchors_last_run", task=anchors.task, ids=ids)
+        (last,) = await asyncio.to_thread(
+            self._store.query, "anchors_last_run", task=anchors.task, ids=ids, since=instant(anchors.frozen_at)
+        )
         every = timedelta(hours=self._tasks[anchors.task].calibration.anchor_hours)
-        if last["n"] and (
-            self._now() < last["scored_at"] + every or self._now() < last["tried_at"] + min(RETRY, every)
-        ):
+        tried_at = max(last["tried_at"], self._tried.get(anchors.task, last["tried_at"]))
+        if self._now() < max(last["scored_at"] + every, tried_at + min(RETRY, every)):
             return
-        for watched in await self.run(anchors):
-            log.info(
-                "anchors of %s by %s: %s: %s",
-                anchors.task,
-                watched.of.judge,
-                watched.found.verdict,
-                watched.found.reason,
-            )
+        self._tried[anchors.task] = self._now()  # what is scored now is stored a little later
+        for one in await self.run(anchors):
+            log.info("anchors of %s by %s: %s: %s", anchors.task, one.of.judge, one.found.verdict, one.found.reason)
 
     async def _scores(self, task: str, id: str, anchor: Anchor, at: datetime) -> list[Score]:
         said: dict[tuple[str, str], Score] = {}
@@ -183,7 +180,9 @@ def _stored(
     store: Questions, anchors: Anchors
 ) -> dict[Instrument, tuple[dict[str, float], dict[str, float], datetime, datetime]]:
     found: dict[Instrument, tuple[dict[str, float], dict[str, float], datetime, datetime]] = {}
-    for row in store.query("anchor_scores", task=anchors.task, ids=list(anchors.by_id), since=anchors.frozen_at):
+    for row in store.query(
+        "anchor_scores", task=anchors.task, ids=list(anchors.by_id), since=instant(anchors.frozen_at)
+    ):
         of = Instrument(anchors.task, row["judge"], row["rubric"], row["rubric_hash"])
         then, now, frozen_at, last_at = found.get(of, ({}, {}, row["frozen_at"], row["last_at"]))
         then[row["anchor"]] = row["first_score"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ratchet.schemas.calibration_policy import CalibrationPolicy
-from ratchet.schemas.events import Alert, Closed, Share
+from ratchet.schemas.events import Alert, Closed, Instant, Share
 from ratchet.schemas.ids import BASE, AdapterName, EventId, TaskName, derived_id
 from ratchet.schemas.rows import canonical
 
@@ -34,6 +34,7 @@ class Anchor(Closed):
     answer: str | list[dict[str, Any]] = Field(description="the text, or tool calls", min_length=1)
     label: Share | None = Field(None, description="people's word on it, 0 bad to 1 good")
     adapter: AdapterName = Field(BASE, description="who answered")
+    frozen_at: Instant | None = None
     inference_id: EventId | None = Field(None, description="where it was drawn from, so that a deletion finds it")
 
     @model_validator(mode="after")
@@ -154,9 +155,10 @@ def alert(
         state: Literal["open", "acknowledged", "resolved"] = "acknowledged" if stands == "acknowledged" else "open"
         title = f"the judge {of.judge} scores {of.task}'s frozen answers differently"
         action = (
-            "The judge moved, not the model: judged means of this task do not compare with those from before. See what "
-            "changed at the judge's endpoint (model, version, settings); then label answers anew and freeze the anchors "
-            "again: ratchet judge anchors freeze --replace, ratchet judge calibrate."
+            "The judge moved, not the model: judged means of this task do not compare with those from before. See "
+            "what changed at the judge's endpoint (model, version, settings). To go on with it as it is now, freeze "
+            f"the same answers again (ratchet judge anchors freeze {of.task} --from anchors/{of.task}.jsonl --replace) "
+            "and label answers anew (ratchet judge calibrate)."
         )
     elif found.verdict == "steady" and stands in ("open", "acknowledged"):
         state, title = "resolved", f"the judge {of.judge} scores {of.task}'s frozen answers as at the freeze again"

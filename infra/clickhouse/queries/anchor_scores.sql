@@ -1,10 +1,11 @@
--- What did each judge first say of these anchors, and what in its last run over them? (Abstentions are no scores;
+-- What did each judge first say of these anchors since they were frozen, and what in its last run over them? (Abstentions are no scores;
 -- a run is all that was scored at one instant.)
 WITH runs AS
 (
     SELECT *, max(at) OVER (PARTITION BY judge, rubric, rubric_hash) AS last_run
     FROM ratchet.anchor_scores
     WHERE task = {task:String} AND target_id IN {ids:Array(UUID)} AND score IS NOT NULL
+      AND at >= {since:DateTime64(6, 'UTC')}
 )
 SELECT
     judge,
