@@ -132,10 +132,8 @@ class Anchoring:
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
     async def _if_due(self, anchors: Anchors) -> None:
-        ids = list(anchors.by_id)
-        (last,) = await asyncio.to_thread(
-            self._store.query, "anchors_last_run", task=anchors.task, ids=ids, since=instant(anchors.frozen_at)
-        )
+        params = {"task": anchors.task, "ids": list(anchors.by_id), "since": instant(anchors.frozen_at)}
+        (last,) = await asyncio.to_thread(self._store.query, "anchors_last_run", **params)
         every = timedelta(hours=self._tasks[anchors.task].calibration.anchor_hours)
         tried_at = max(last["tried_at"], self._tried.get(anchors.task, last["tried_at"]))
         if self._now() < max(last["scored_at"] + every, tried_at + min(RETRY, every)):
