@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import resources
@@ -19,7 +18,7 @@ from weakref import WeakValueDictionary
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import JudgeClient
+from ratchet.infra.judge import BudgetSpent, JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.judging import JudgePolicy
@@ -149,17 +148,18 @@ class Grader:
         flat = self._with_overall(grades)
         return [replace(grade, judgement=judgement, rejected=judgement is not None, basis=None) for grade in flat]
 
-    def questions(self, target_id: str, asked: object, answer: object) -> tuple[int, int, float]:
-        """Requests, tokens and USD (0 without a price) that `grade` takes at most, if nothing was said before."""
-        requests = tokens = 0
-        usd = 0.0
+    def questions(self, target_id: str, asked: object, answer: object) -> list[tuple[JudgeClient, int, float]]:
+        """What `grade` asks at most if nothing was said before: for each question its judge, tokens and USD.
+
+        USD are 0 without a price. Samples count where a judge is known to give no token probabilities.
+        """
+        found = []
         for client in self.judges:
             replies = self._policy.samples if client.model in self._without else 1
             for criterion in self.rubric.criteria:
                 prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
-                more_tokens, more_usd = client.estimate(*prompt, replies)
-                requests, tokens, usd = requests + 1, tokens + more_tokens, usd + more_usd
-        return requests, tokens, usd
+                found.append((client, *client.estimate(*prompt, replies)))
+        return found
 
     def _with_overall(self, by_criterion: Sequence[Sequence[Grade]]) -> list[Grade]:
         flat = [grade for grades in by_criterion for grade in grades]
@@ -225,6 +225,9 @@ class Grader:
             replies = await client.sample(
                 system, user, judging.REPLY_SCHEMA, self._policy.samples, self._policy.temperature
             )
+        except BudgetSpent as error:
+            asked = grade.prompt_tokens or grade.completion_tokens
+            return replace(grade, why=str(error), cost_usd=grade.cost_usd if asked else 0.0)
         except (ModelError, ValueError) as error:
             return replace(grade, why=str(error))
         grade = _paid(grade, replies.prompt_tokens, replies.completion_tokens, replies.cost_usd)
@@ -261,10 +264,3 @@ def _recalled(grade: Grade, found: Mapping[str, object]) -> Grade:
 
 def _unread(text: str) -> str:
     return f"no score in the reply {text[:120]!r}" if text.strip() else "an empty reply"
-
-
-def whole(grades: Sequence[Grade]) -> tuple[int, float | None]:
-    """Tokens and USD that grades cost together; None where a cost is not known."""
-    costs = [grade.cost_usd for grade in grades]
-    tokens = sum(grade.prompt_tokens + grade.completion_tokens for grade in grades)
-    return tokens, None if None in costs else math.fsum(cost for cost in costs if cost is not None)

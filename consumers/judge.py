@@ -61,6 +61,16 @@ class Answer:
         """Its text, empty where it has tool calls alone."""
         return self.response.content or ""
 
+    @property
+    def asked(self) -> object:
+        """Its messages or prompt, as JSON values."""
+        return self.request.messages if self.request.messages is not None else self.request.prompt
+
+    @property
+    def said(self) -> object:
+        """Its text, or its tool calls as JSON values."""
+        return self.response.content or self.response.tool_calls
+
 
 def to_answer(event: Inference | Shadow) -> Answer | None:
     """The answer of an event; None for a call that gave none (its status says so)."""
@@ -153,12 +163,9 @@ class Judge:
         if not answer.response.tool_calls and (why := hollow(answer.content)):
             # judges reward such answers, so none is asked; leaving them out would flatter a broken model
             return grader.same(Judgement(0.0, None, why))
-        request = answer.request
-        asked: object = request.messages if request.messages is not None else request.prompt
-        said: object = answer.response.content or answer.response.tool_calls
         try:
             async with asyncio.timeout(self._longest_s):
-                return await grader.grade(answer.id, asked, said)
+                return await grader.grade(answer.id, answer.asked, answer.said)
         except TimeoutError:
             return grader.same(None, f"no judgement within {self._longest_s:g} s")
 

@@ -79,12 +79,8 @@ class DayBudget:
         self._turn(now)
         self.tokens, self.usd = max(self.tokens, tokens), max(self.usd, usd)
 
-    def hold(self, now: datetime, tokens: float, usd: float) -> None:
-        """Set an estimate aside before a question.
-
-        Raises:
-            BudgetSpent: what is left of the day is not enough for it.
-        """
+    def problem(self, now: datetime, tokens: float, usd: float) -> str | None:
+        """Why a question of this estimate may not be asked now, and from when on it may; None where it may."""
         self._turn(now)
         for limit, spent, more, unit in (
             (self.limits.tokens_per_day, self.tokens + self.held_tokens, tokens, "tokens"),
@@ -92,9 +88,19 @@ class DayBudget:
         ):
             if limit is not None and spent + more > limit:
                 on = datetime.combine(self.day + timedelta(days=1), time(), UTC)
-                raise BudgetSpent(
+                return (
                     f"the day's budget is spent ({spent:,.6g} of {limit:,} {unit}); it goes on at {on:%Y-%m-%dT%H:%MZ}"
                 )
+        return None
+
+    def hold(self, now: datetime, tokens: float, usd: float) -> None:
+        """Set an estimate aside before a question.
+
+        Raises:
+            BudgetSpent: what is left of the day is not enough for it.
+        """
+        if problem := self.problem(now, tokens, usd):
+            raise BudgetSpent(problem)
         self.held_tokens += tokens
         self.held_usd += usd
 

@@ -57,18 +57,20 @@ class Spent(NamedTuple):
 
 
 def spent(rows: Iterable[Mapping[str, Any]], models: Mapping[str, Price]) -> list[Spent]:
-    """Finish the rows of ``cost.sql``: the judges' calls get today's price, and everything its mean.
+    """Finish the rows of ``cost.sql``: judges' calls whose cost was not stored get today's price, and all their mean.
 
     Args:
-        rows: task, use, name, n, prompt_tokens, completion_tokens, known, cost_usd.
+        rows: task, use, name, n, prompt_tokens, completion_tokens, known, cost_usd; of judges also unpriced,
+            unpriced_prompt_tokens and unpriced_completion_tokens.
         models: the prices, by model.
     """
     found = []
     for row in rows:
         known, cost = row["known"], row["cost_usd"]
         if row["use"] == "judge":
-            cost = cost_usd(models.get(row["name"]), row["prompt_tokens"], row["completion_tokens"])
-            known = 0 if cost is None else known
+            tokens = row["unpriced_prompt_tokens"], row["unpriced_completion_tokens"]
+            if (more := cost_usd(models.get(row["name"]), *tokens)) is not None:
+                known, cost = known + row["unpriced"], (cost or 0.0) + more
         mean = cost / known if known else None
         names = ("task", "use", "name", "n", "prompt_tokens", "completion_tokens")
         shown = {name: row[name] for name in names}
