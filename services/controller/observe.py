@@ -10,7 +10,7 @@ from ratchet.consumers.calibration import Questions, in_force
 from ratchet.schemas.events import Rollout, parse
 from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
 from ratchet.schemas.rows import instant
-from ratchet.services.rules.gates import Advisory, Evidence, Exceedances, Means, Sample, threshold
+from ratchet.services.rules.gates import Evidence, Exceedances, Judged, Means, Sample, threshold
 from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
 
 FULL = 10_000
@@ -130,7 +130,7 @@ def _evidence(
             return _judged(store, stable, candidate, policy, now)
 
 
-def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Means | Advisory:
+def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Judged:
     """Both arms by the judge whose word counts; while it is not trusted, what it says is advisory."""
     judge = in_force(store, candidate.task, policy, now)
     rubric, by = policy.judge.rubric, (judge.judge, judge.rubric_hash)
@@ -138,9 +138,7 @@ def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPol
         _scores(store, stable, "pointwise", rubric, False, *by),
         _scores(store, candidate, "pointwise", rubric, False, *by),
     )
-    if judge.standing.trusted:
-        return means
-    return Advisory(means, f"{judge.judge or 'no judge'}: {judge.standing.reason}")
+    return Judged(means, f"{judge.judge or 'nobody'}, {judge.standing}", judge.standing.trusted)
 
 
 def _calls(store: Questions, window: Window, threshold_ms: float = _NO_THRESHOLD) -> dict[str, Any]:

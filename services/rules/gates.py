@@ -97,14 +97,15 @@ class Exceedances:
 
 
 @dataclass(frozen=True)
-class Advisory:
-    """What an instrument saw that is not trusted, and why it is not: shown, but it decides nothing."""
+class Judged:
+    """What a judge saw, and how it stands: what one that is not ``trusted`` saw is shown, and decides nothing."""
 
     seen: Means
-    why: str
+    by: str
+    trusted: bool
 
 
-Evidence = Means | Exceedances | Advisory
+Evidence = Means | Exceedances | Judged
 
 
 def threshold(gate: Gate, p95_stable_ms: float) -> float:
@@ -128,10 +129,10 @@ def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> Gate
     fail_alpha = gate.alpha / max(fail_share, 1)
     if evidence is None:
         return _result(gate, "inconclusive", Arm(n=0), Arm(n=0), reason=f"{gate.metric}: nothing observed")
-    if isinstance(evidence, Advisory):
+    if isinstance(evidence, Judged):
         seen = evaluate(gate, evidence.seen, fail_share)
-        verdict = "error" if seen.verdict == "error" else "inconclusive"
-        return seen.model_copy(update={"verdict": verdict, "reason": f"advisory, {evidence.why}; {seen.reason}"})
+        verdict = seen.verdict if evidence.trusted or seen.verdict == "error" else "inconclusive"
+        return seen.model_copy(update={"verdict": verdict, "reason": f"{seen.reason}; judged by {evidence.by}"})
     if isinstance(evidence, Exceedances):
         return _latency(gate, evidence, fail_alpha)
     return _means(gate, evidence, fail_alpha)

@@ -10,7 +10,7 @@ import pytest
 from ratchet.schemas.events import Feedback, Rollout, Score
 from ratchet.schemas.policies import Gate, RolloutPolicy, Stage, TaskPolicy
 from ratchet.services.controller.observe import frozen_window, observe
-from ratchet.services.rules.gates import Advisory, Means, Sample, evaluate
+from ratchet.services.rules.gates import Judged, Means, Sample, evaluate
 from ratchet.services.rules.rollout import begin, gates_of, promote
 
 STAGES = [Stage(name="50%", weight_bp=5_000), Stage(name="100%", weight_bp=10_000)]
@@ -101,9 +101,9 @@ def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
             "rubric": "helpful.v1", "rubric_hash": "0" * 16, "score": score, "inclusion_probability": probability,
         }  # fmt: skip
         traffic.write(Score.model_validate(body))
-    (advisory,) = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60)).by_gate.values()
-    assert isinstance(advisory, Advisory)  # nobody labelled anything
-    found = advisory.seen
+    (judged,) = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60)).by_gate.values()
+    assert isinstance(judged, Judged)  # nobody labelled anything
+    found = judged.seen
     assert found.stable is None
     assert found.candidate is not None
     assert found.candidate.n == pytest.approx((1 + 10) ** 2 / (1 + 100))
@@ -138,12 +138,14 @@ def test_an_advisory_judge_decides_nothing_until_it_is_trusted(traffic: Any) -> 
     traffic.write(*words(stable, 0, judge="a", older_s=1), *words(stable, 59), *words(calls, 1))
     said, reason = verdict()
     assert said == "inconclusive"
-    assert reason.startswith("advisory, j: no human label of an answer that it scored (n = 0 of 50); judge_score: ")
     assert "shown to be worse than the margin" in reason
+    assert reason.endswith("; judged by j, advisory: no human label of an answer that it scored (n = 0 of 50)")
     for number, call in enumerate([*stable[:58], *calls[:40]]):
         body = {"id": traffic.new_id(traffic.start), "at": call.at, "task": traffic.task, "inference_id": call.id}
         traffic.write(Feedback.model_validate(body | {"kind": "thumb", "value": number < 58, "source": "http"}))
-    assert verdict()[0] == "fail"
+    said, reason = verdict()
+    assert said == "fail"
+    assert "; judged by j, trusted: agreement 98% [93%, 99%], n = 98" in reason
 
 
 def test_the_frozen_window_is_the_last_stage_with_both_arms(traffic: Any) -> None:
