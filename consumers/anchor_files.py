@@ -96,11 +96,13 @@ def draw(store: Questions, task: str, most: int, least: int) -> list[Anchor]:
     Raises:
         DatasetError: fewer than ``least`` to draw from.
     """
-    found = []
-    for row in store.query("anchor_candidates", task=task, half=most // 2):
+    found: list[Anchor] = []
+    left = {True: most // 2, False: most // 2}
+    for row in store.query("anchor_candidates", task=task, half=most):
         request, response = Request.model_validate_json(row["request"]), Response.model_validate_json(row["response"])
-        if not response.tool_calls and hollow(response.content or ""):
-            continue  # no judge is asked about such an answer
+        if not left[row["label"] > 0.5] or (not response.tool_calls and hollow(response.content or "")):
+            continue  # no judge is asked about a hollow answer
+        left[row["label"] > 0.5] -= 1
         anchor = Anchor(
             messages=request.messages,
             prompt=request.prompt,

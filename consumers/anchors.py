@@ -151,7 +151,7 @@ class Anchoring:
 
     def _tell(self, watched: list[Watched], at: datetime) -> None:
         ids = [one.of.alert_id for one in watched]
-        states = {row["id"]: row["state"] for row in self._store.query("alert_states", ids=ids)} if ids else {}
+        states = {row["alert"]: row["state"] for row in self._store.query("alert_states", ids=ids)} if ids else {}
         for one in watched:
             policy = self._tasks[one.of.task].calibration
             said = alert(one.of, one.found, policy, at, states.get(one.of.alert_id))

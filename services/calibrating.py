@@ -85,7 +85,7 @@ def of_labels(
     items: dict[tuple[str, str, str], list[Labelled]] = {}
     for ids in _chunks(list(words)):
         for row in store.query("judge_scores_of", task=task, ids=ids):
-            word = words[row["target_id"]]
+            word = words[row["answer"]]
             item = Labelled(float(word.label or 0), row["said"], 1 / row["probability"], word.at)
             items.setdefault((row["judge"], row["rubric"], row["rubric_hash"]), []).append(item)
     found = [_calibrate(task, *of, labels, policy, now) for of, labels in items.items()]
@@ -116,7 +116,7 @@ def keep(store: Questions, publisher: Publisher, task: str, file: LabelFile, now
     ids = [one.inference_id for one in file.records if one.inference_id]
     adapters: dict[str, str] = {}
     for chunk in _chunks(ids):
-        adapters |= {row["id"]: row["adapter"] for row in store.query("answered_by", task=task, ids=chunk)}
+        adapters |= {row["answer"]: row["adapter"] for row in store.query("answered_by", task=task, ids=chunk)}
     if missing := sorted(set(ids) - adapters.keys()):
         shown = ", ".join(missing[:5])
         raise DatasetError(f"{len(missing)} labels are of no stored answer of task {task}: {shown}; nothing is kept")

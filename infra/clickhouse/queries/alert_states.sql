@@ -1,2 +1,2 @@
 -- How do these alerts stand?
-SELECT toString(id) AS id, state FROM ratchet.alerts WHERE id IN {ids:Array(UUID)}
+SELECT toString(id) AS alert, state FROM ratchet.alerts WHERE id IN {ids:Array(UUID)}

@@ -3,7 +3,7 @@ SELECT
     judge,
     rubric,
     rubric_hash,
-    toString(target_id) AS target_id,
+    toString(target_id) AS answer,
     argMax(assumeNotNull(score), (at, id)) AS said,
     argMax(inclusion_probability, (at, id)) AS probability
 FROM ratchet.scores
