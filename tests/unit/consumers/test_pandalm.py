@@ -62,11 +62,12 @@ def measure(labelled: Sequence[tuple[float, float]]) -> Calibration:
     return calibrate("pandalm", "gpt-3.5-turbo", "pandalm", "", tally(Labelled(y, f) for y, f in labelled))
 
 
-def figures(labelled: Sequence[tuple[float, float]], rest: Sequence[tuple[float, float]]) -> Corrected:
-    """The win rate over all of them, of which only some are labelled."""
-    unlabelled = Sums.of([(0.0, f, 1.0) for _, f in rest])
-    scores = unlabelled + Sums.of([(0.0, f, 1.0) for _, f in labelled])  # 0 or 1: each is its own indicator
-    return correct(measure(labelled), Scored(scores, scores, unlabelled))
+def figures(measured: Calibration, rest: Sequence[tuple[float, float]]) -> Corrected:
+    """The win rate over the labelled pairs and the rest."""
+    n, good = len(rest), sum(f for _, f in rest)
+    unlabelled = Sums(n=n, w=n, ww=n, wf=good, wwf=good, wwff=good)
+    scores = unlabelled + measured.labelled  # 0 or 1: each is its own indicator
+    return correct(measured, Scored(scores, scores, unlabelled))
 
 
 def test_gpt_35_against_the_human_majority() -> None:
@@ -98,7 +99,7 @@ def test_the_corrected_win_rate_is_the_humans() -> None:
     pairs = wins(items())
     human = sum(y for y, _ in pairs) / len(pairs)
     random.Random(1).shuffle(pairs)
-    found = figures(pairs[:200], pairs[200:])
+    found = figures(measure(pairs[:200]), pairs[200:])
     assert found.naive is not None
     assert found.rate is not None
     assert found.tuned is not None
@@ -116,10 +117,10 @@ def coverage(pairs: list[tuple[float, float]], n: int, rounds: int) -> dict[str,
     for _ in range(rounds):
         drawn = rng.sample(pairs, len(pairs))
         labelled, rest = drawn[:n], drawn[n:]
-        found = figures(labelled, rest)
         measured = measure(labelled)
+        found = figures(measured, rest)
         trusted += standing(measured, JudgePolicy(), NOW).trusted
-        alone = figures(labelled, []).tuned
+        alone = figures(measured, []).tuned
         for name, one in (("labels", alone), ("rate", found.rate), ("mean", found.mean), ("tuned", found.tuned)):
             if one is None:
                 continue
@@ -144,6 +145,6 @@ if __name__ == "__main__":
     everything = wins(items())
     print(measure([(one.human, one.judge) for one in items() if one.judge is not None]).as_json())
     print(measure(everything).as_json())
-    print(figures(everything, []).as_json())
+    print(figures(measure(everything), []).as_json())
     for count in (50, 100, 200, len(everything)):
         print(coverage(everything, count, 1 if count == len(everything) else ROUNDS))
