@@ -190,7 +190,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
-        judge.recall_spent(store, clients, clock.now())
+        await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
         graders = anchors.graders_of(s.tasks, clients, s.rubrics)
@@ -211,10 +211,12 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await building
         if looking is not None:
             looking.cancel()  # whatever it was at, the next start finds it again
-            await asyncio.gather(looking, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
         if scoring is not None:
-            scoring.cancel()
-            await asyncio.gather(scoring, return_exceptions=True)
+            scoring.cancel()  # likewise
+            with contextlib.suppress(asyncio.CancelledError):
+                await scoring
         for client in clients.values():
             await client.close()
         if cache is not None:

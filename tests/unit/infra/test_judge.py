@@ -72,6 +72,24 @@ async def test_what_asks_for_more_patience_than_there_is_gets_a_pause(endpoint: 
     assert (await judge.ask("s", "u")).text == "5"
 
 
+async def test_reasoning_models_have_names_of_their_own(endpoint: JudgeServer) -> None:
+    """An endpoint that wants max_completion_tokens and no temperature is understood, and remembered."""
+
+    def picky(body: dict[str, Any]) -> Any:
+        for name, instead in (("max_tokens", "max_completion_tokens"), ("temperature", "the default")):
+            if name in body:
+                return 400, {"error": {"message": f"Unsupported: '{name}'. Use {instead}."}}
+        return says("5")
+
+    endpoint.answer = picky
+    judge = client(endpoint, Slept(), max_tokens=50)
+    assert (await judge.ask("s", "u")).text == "5"
+    before = len(endpoint.asked)
+    await judge.ask("s", "u")
+    assert len(endpoint.asked) == before + 1
+    assert endpoint.asked[-1]["max_completion_tokens"] == 50
+
+
 async def test_a_wrong_key_is_not_tried_again(endpoint: JudgeServer) -> None:
     """A 401 is the same the next time: one request, and an error that says so."""
     script(endpoint, (401, {"error": {"message": "bad key"}}))
