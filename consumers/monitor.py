@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from ratchet.consumers.calibration import in_force
 from ratchet.consumers.error_rates import expected_for
 from ratchet.consumers.report import hours, measure
 from ratchet.consumers.rules.alerting import Severity, step
@@ -49,7 +50,6 @@ class Monitor:
         publisher: takes the events.
         tasks: policies by task.
         clock: the present instant.
-        advisory: why a task's judge may not page, or None where it is trusted; asked at each judged hour.
     """
 
     def __init__(
@@ -58,13 +58,11 @@ class Monitor:
         publisher: Publisher,
         tasks: Mapping[str, TaskPolicy],
         clock: Callable[[], datetime],
-        advisory: Callable[[str], str | None],
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._tasks = tasks
         self._clock = clock
-        self._advisory = advisory
         # What was said and may not be in the store yet: the end of the last hour, and each shift's run at hours' ends.
         self._upto: dict[Subject, datetime] = {}
         self._runs: dict[Subject, dict[datetime, dict[str, Run]]] = {}
@@ -128,7 +126,7 @@ class Monitor:
         task, _ = subject
         self._know(task)
         silence = [row["title"] for row in self._store.query("judge_drifts", task=task)]
-        advisory = self._advisory(task)
+        stands = in_force(self._store, task, policy, self._clock()).standing
         for at in due:
             for said, expected in [
                 *self._shifts(subject, policy, begun, at),
@@ -139,13 +137,15 @@ class Monitor:
                     said = said.model_copy(update={"reason": f"{said.reason}; no alert: {silence[0]}"})
                 self._publisher.publish(said)
                 if not (judged and silence):
-                    self._alert(said, policy, expected, advisory if judged else None)
+                    self._alert(said, policy, expected, stands.reason if judged and not stands.trusted else None)
             self._upto[subject] = max(at, self._upto.get(subject, at))
 
     def _shifts(
         self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
     ) -> list[tuple[Drift, float | None]]:
         task, adapter = subject
+        if at.hour % policy.drift.window_hours:
+            return []  # windows do not overlap, so that each is news of its own
         window = Window(at - policy.drift.window_hours * HOUR, at)
         pinned = Window(begun, min(begun + policy.drift.baseline_hours * HOUR, window.since))
         if pinned.until - pinned.since < LEAST_BASELINE:
@@ -160,7 +160,7 @@ class Monitor:
             found = [by_metric[one.metric] if one.metric in better else one for one in found]
             bases |= dict.fromkeys(better, alike)
         runs = self._runs.setdefault(subject, {})
-        rulings: list[Ruling] = rule_on(found, runs.get(at - HOUR, {}), policy.drift)
+        rulings: list[Ruling] = rule_on(found, runs.get(window.since, {}), policy.drift)
         runs[at] = {one.measurement.metric: one.run for one in rulings}
         for old in [hour for hour in runs if hour < at - (CATCH_UP + policy.drift.amend_hours) * HOUR]:
             del runs[old]

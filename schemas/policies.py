@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
 from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
@@ -205,6 +206,7 @@ class TaskPolicy(Closed):
     """Of this task's calls, over ``[prices]``: for a task with hardware or a contract of its own."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
+    calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)

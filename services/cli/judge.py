@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.services.cli import judge_anchors, judge_calibrate
+
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.policies import TaskPolicy
 
-app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again.")
+app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again, measure judges, watch them.")
+app.command("calibrate")(judge_calibrate.calibrate)
+app.add_typer(judge_anchors.app, name="anchors")
 
 
 @app.command()

@@ -104,7 +104,16 @@ class Exceedances:
     exceeded: int
 
 
-Evidence = Means | Exceedances
+@dataclass(frozen=True)
+class Judged:
+    """What a judge saw, and how it stands: what one that is not ``trusted`` saw is shown, and decides nothing."""
+
+    seen: Means
+    by: str
+    trusted: bool
+
+
+Evidence = Means | Exceedances | Judged
 
 
 def threshold(gate: Gate, p95_stable_ms: float) -> float:
@@ -122,12 +131,16 @@ def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> Gate
 
     Returns:
         ``pass`` when the candidate is shown to be within the margin, ``fail`` when it is shown to
-        be beyond it, ``inconclusive`` while it is neither (or data is missing), ``error`` when the
-        figures make no sense.
+        be beyond it, ``inconclusive`` while it is neither (or data is missing, or what saw it is only
+        advisory), ``error`` when the figures make no sense.
     """
     fail_alpha = gate.alpha / max(fail_share, 1)
     if evidence is None:
         return _result(gate, "inconclusive", Arm(n=0), Arm(n=0), reason=f"{gate.metric}: nothing observed")
+    if isinstance(evidence, Judged):
+        seen = evaluate(gate, evidence.seen, fail_share)
+        verdict = seen.verdict if evidence.trusted or seen.verdict == "error" else "inconclusive"
+        return seen.model_copy(update={"verdict": verdict, "reason": f"{seen.reason}; judged by {evidence.by}"})
     if isinstance(evidence, Exceedances):
         return _latency(gate, evidence, fail_alpha)
     return _means(gate, evidence, fail_alpha)

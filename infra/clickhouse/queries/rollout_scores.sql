@@ -1,5 +1,6 @@
 -- What did a check or a judge say of one arm's answers (arms as in rollout_calls.sql)?
--- The last score of an answer counts, of several judges their common word. Sampled scores carry the inverse of their inclusion probability,
+-- The last score of an answer counts, of one judge and one wording of its rubric ('' means any; of several judges
+-- then their common word). Sampled scores carry the inverse of their inclusion probability,
 -- and n is Kish's effective size. failures_count: a call without an answer counts as 0, scored or not.
 -- An answer of which only an abstention was said is not in n: it is counted apart, as abstained.
 WITH
@@ -40,6 +41,7 @@ WITH
             argMaxIf(1 / inclusion_probability, (basis = 'combined', at, ingested_at), score IS NOT NULL) AS weight
         FROM ratchet.scores
         WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String}
+          AND {judge:String} IN ('', judge) AND {rubric_hash:String} IN ('', rubric_hash)
           AND target IN ('inference', 'shadow') AND target_id IN (SELECT id FROM calls)
         GROUP BY target_id
     ),

@@ -23,8 +23,8 @@ from ratchet.schemas.rows import row
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-POLICY = DriftPolicy(baseline_hours=24, window_hours=2, persistence=2, resolve_hours=3, cooldown_hours=4, min_n=20)
-EACH_HOUR = 300
+POLICY = DriftPolicy(baseline_hours=24, persistence=2, resolve_hours=2, cooldown_hours=4, min_n=20)
+EACH_HOUR = 520
 
 
 class Watched:
@@ -34,14 +34,12 @@ class Watched:
         self.store = store
         self.task = f"t-{uuid.uuid4().hex[:12]}"
         self.now = START
-        self.silent: str | None = None
         self.publisher = MemoryPublisher()
         self.monitor = self.started()
 
     def started(self) -> Monitor:
         """A monitor that remembers nothing."""
-        tasks = {self.task: TaskPolicy(drift=POLICY)}
-        return Monitor(self.store, self.publisher, tasks, lambda: self.now, lambda _task: self.silent)
+        return Monitor(self.store, self.publisher, {self.task: TaskPolicy(drift=POLICY)}, lambda: self.now)
 
     def serve(self, first: int, last: int, content: str = "fine, it is on its way", share: float = 0.0) -> None:
         """Answer ``EACH_HOUR`` requests in each hour from ``first`` on and before ``last``; a share is twice as long."""
@@ -219,5 +217,5 @@ def test_clickhouse_away(watched: Watched) -> None:
     away = connect("http://127.0.0.1:9/ratchet")
     tasks = {watched.task: TaskPolicy(drift=POLICY)}
     with pytest.raises(StoreError):
-        Monitor(away, watched.publisher, tasks, lambda: watched.now, lambda _task: None).look()
+        Monitor(away, watched.publisher, tasks, lambda: watched.now).look()
     assert not watched.publisher.events
