@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -245,7 +245,15 @@ def _ends(since: datetime, until: datetime) -> list[datetime]:
     return [_floor(since) + number * HOUR for number in range(1, count + 1)]
 
 
-def keep_watching(monitor: Monitor, stop: threading.Event, every_s: float = EVERY_S) -> None:
+class Looks(Protocol):
+    """What is looked with: a `Monitor`."""
+
+    def look(self) -> int:
+        """Judge what is due."""
+        ...
+
+
+def keep_watching(monitor: Looks, stop: threading.Event, every_s: float = EVERY_S) -> None:
     """Look again and again until ``stop`` is set; what is away is waited for and said once.
 
     Args:
