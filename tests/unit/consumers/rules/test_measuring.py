@@ -76,6 +76,10 @@ def test_a_new_judge_is_no_drift() -> None:
     assert (main.metric, main.value, other.metric) == ("judge_score", 0.6, "judge_score:j1")
     assert main.abstains == "j2 scored none of the baseline, other versions did"
     assert other.abstains is None
+    several = {"panel:a+b": new, "a": new, "b": new}
+    assert {one.metric for one in versions("judge_score", "score", several, several)} == {
+        "judge_score", "judge_score:a", "judge_score:b",
+    }  # fmt: skip
     assert [one.abstains for one in versions("judge_score", "score", {}, {})] == ["no observations in the baseline"]
 
 
