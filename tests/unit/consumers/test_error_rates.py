@@ -1,4 +1,4 @@
-"""The table of error rates: it is what the simulation gives, it holds the research's figures, and it is read honestly."""
+"""The table of error rates: what the simulation gives, the research's figures again, and how it is read."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_another_spread_is_another_number_of_answers() -> None:
 
 
 def test_what_the_table_does_not_cover_is_said() -> None:
-    """Outside the grid, with a short baseline or other thresholds: the nearest cell, and a note that says what is off."""
+    """Outside the grid, with a short baseline or other thresholds: the nearest cell, and a note of what is off."""
     far = expected_false_alarms("page", 5, between=0.5, phi=0.93, baseline_hours=48, thresholds=Thresholds(hours=2))
     assert "n=5 is outside the table's 10–2000" in far.note
     assert "between=0.5 is outside" in far.note

@@ -76,10 +76,10 @@ def test_a_seed_makes_the_same_backtest_and_shifts_are_found() -> None:
         "refusals": [HourValue(h.hour, h.n, 0.02 + 0.01 * (i % 3), 0.02) for i, h in enumerate(hours(400))],
         "latency": [HourValue(h.hour, h.n, 900 + h.mean, 90_000) for h in hours(400)],
     }
-    first = list(recorded(shifts, read, 200, 7))
-    assert first == list(recorded(shifts, read, 200, 7))
+    first = list(recorded(shifts, read, 100, 7))
+    assert first == list(recorded(shifts, read, 100, 7))
     assert {one.rule for one in first} == {"drop_alone", "page", "cusum", "detector", "bernoulli", "drift"}
     assert all(one.delay.found > 0.9 for one in first), first
     longer = [*shifts, parse_shift("answer_length=+50%", METRICS)]
-    made = list(generated(longer, Noise(1000, 0.01, 0.3), 200, 7))
+    made = list(generated(longer, Noise(1000, 0.01, 0.3), 100, 7))
     assert all(one.delay.found == 1 for one in made if one.rule != "significance_alone"), made

@@ -46,7 +46,7 @@ def test_mean_distances_are_welchs() -> None:
     full = (np.array([[900.0]]), np.array([[100.0]]), np.array([[40_000.0]]))
     effect, p = mean_distances(mean, n, *full, relative=True)
     assert effect.tolist() == [[0.05, 0.0]]
-    assert p[0, 0] == pytest.approx(distances.welch(100, 900, 40_000, 105, 900, 400), rel=0.05)
+    assert p[0, 0] == pytest.approx(distances.welch(100, 900, 40_000, 105, 900, 400), rel=0.15)
     assert mean_distances(mean, n, np.zeros((1, 1)), *full[1:], relative=False)[1].tolist() == [[0.0, 1.0]]
 
 
