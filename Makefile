@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift install clean
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift install clean error-rates
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -26,6 +26,9 @@ check: $(VENV)/.installed ## lint, types, import directions, packaging
 
 contracts: $(VENV)/.installed ## write the published JSON Schemas and the AsyncAPI document again
 	$(PY) -m ratchet.schemas.publish
+
+error-rates: $(VENV)/.installed ## simulate the drift and quality rules' error rates again: the table alerts read, and its page
+	$(PY) -m ratchet.consumers.error_rates_table --docs docs
 
 bench-gateway: $(VENV)/.installed ## the gateway with its logging on beside a bare pass-through; the last line is JSON
 	$(PY) tests/benchmarks/bench_gateway.py $(BENCH)

@@ -25,7 +25,7 @@ INTRO = """# How often the rules are wrong
 
 Written by `make error-rates`; do not edit. Each row is {days:,.0f} simulated days of hours in which nothing is wrong
 (500 series of 20 days, each with a baseline estimated from {hours} hours of its own), and 500 series a shift for the
-delay. Seed {seed}. Alerts read the same figures (`consumers/error_rates.json`) for their "expected false alarms a year".
+delay. Seed {seed}. Alerts read the same figures (`consumers/error_rates.json`) for their expected false alarms a year.
 
 - *hours vary*: standard deviation of hours over the mean, beyond sampling; φ the correlation of neighbouring hours.
 - *false alarms a year*: with the 95% interval; 0 seen in {days:,.0f} days still leaves up to {none:.2f} a year.

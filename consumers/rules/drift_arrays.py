@@ -40,20 +40,21 @@ def benjamini_hochberg(p: Floats, q: float) -> Bools:
     return made
 
 
-def among(random: np.random.Generator, p: Floats, limits: DriftLimits) -> Bools:
-    """Whether each p holds among those of ``metrics`` − 1 others in which nothing moved."""
-    others = random.random((*p.shape, limits.metrics - 1))
-    return benjamini_hochberg(np.concatenate([p[..., None], others], -1), limits.q)[..., 0]
+def among(random: np.random.Generator, p: Floats, asked: Bools, limits: DriftLimits) -> Bools:
+    """Where ``asked`` and p holds among the p-values of ``metrics`` − 1 others in which nothing moved."""
+    others = random.random((int(asked.sum()), limits.metrics - 1))
+    held = np.zeros(p.shape, dtype=bool)
+    held[asked] = benjamini_hochberg(np.column_stack([p[asked], others]), limits.q)[:, 0]
+    return held
 
 
-def persistent(moved: Bools, judged: Bools, hours: int, max_gap: int = 3) -> Bools:
+def persistent(moved: Bools, judged: Bools, hours: int) -> Bools:
     """Where the rule is raised: moved in ``hours`` judged hours in a row; hours that abstain keep the run."""
     raised = np.zeros(moved.shape, dtype=bool)
-    streak, gap = np.zeros(len(moved), dtype=np.int64), np.zeros(len(moved), dtype=np.int64)
+    streak = np.zeros(len(moved), dtype=np.int64)
     for hour in range(moved.shape[1]):
         here = judged[:, hour]
-        gap = np.where(here, 0, gap + 1)
-        streak = np.where(here, np.where(moved[:, hour], streak + 1, 0), np.where(gap > max_gap, 0, streak))
+        streak = np.where(here, np.where(moved[:, hour], streak + 1, 0), streak)
         raised[:, hour] = here & (streak == hours)
     return raised
 

@@ -50,9 +50,9 @@ def lengths(
     shares = np.diff(whole, axis=-1, prepend=0.0)
     effect, p = length_distances(before, random.multinomial(n, shares))
     judged = np.full(place.shape, n >= limits.min_n)
-    sure = among(random, p, limits)
+    over = among(random, p, judged & (effect >= limits.effect), limits)
     return {
-        "drift_lengths": persistent(judged & sure & (effect >= limits.effect), judged, limits.hours),
+        "drift_lengths": persistent(over, judged, limits.hours),
         "significance_alone": persistent(judged & (p <= limits.q), judged, 1),
     }
 
@@ -67,7 +67,7 @@ def mean_rule(random: np.random.Generator, relative: bool, limits: DriftLimits |
         judged = np.isfinite(mean) & (n >= limits.min_n)
         seen = np.where(judged, mean, centre)
         effect, p = mean_distances(seen, n, spread, centre, (base.n * base.hours)[:, None], relative)
-        over = judged & (effect >= limits.effect) & among(random, p, limits)
+        over = among(random, p, judged & (effect >= limits.effect), limits)
         return persistent(over, judged, limits.hours)
 
     return moved
