@@ -18,8 +18,9 @@ from weakref import WeakValueDictionary
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import BudgetSpent, JudgeClient
+from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
+from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.judging import JudgePolicy
 
