@@ -18,14 +18,16 @@ from weakref import WeakValueDictionary
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import BudgetSpent, JudgeClient
+from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
+from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.judging import JudgePolicy
 
 PROMPTS = "ratchet.consumers.prompts"
 TRIES = 2
 """One retry of a reply without a score; then the judge abstains."""
+LONGEST_ID = 256
 _SUFFIX = ".md"
 
 
@@ -98,6 +100,9 @@ class Grader:
             rubric: from `load_rubric`.
             judges: at least one; a cascade's in order.
             cache: of what was said before; None pays every time.
+
+        Raises:
+            SettingsError: the judges' models are too long to name together in a score.
         """
         self.rubric = rubric
         self.judges = list(judges)
@@ -106,6 +111,8 @@ class Grader:
         self._without: set[str] = set()
         """Judges whose endpoint gave no token probabilities."""
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        if len(self.word) > LONGEST_ID:
+            raise SettingsError(f"judge.judges: the id {self.word[:60]}… is too long; allowed: {LONGEST_ID} characters")
 
     @property
     def word(self) -> str:

@@ -21,7 +21,7 @@ import openai
 from openai import AsyncOpenAI
 
 from ratchet.infra import clock
-from ratchet.infra.judge_limits import BudgetSpent, DayBudget, Limits, TokenBucket, retry_after_s, retry_wait_s
+from ratchet.infra.judge_limits import DayBudget, Limits, TokenBucket, retry_after_s, retry_wait_s
 from ratchet.infra.judge_reply import Said, read_completion
 from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
@@ -360,6 +360,3 @@ def make_judge(
         limits=limits,
         price=price,
     )
-
-
-__all__ = ["BudgetSpent", "JudgeClient", "JudgeRefused", "JudgeReply", "Samples", "make_judge"]

@@ -17,7 +17,6 @@ from judge_server import JudgeServer, says
 from parts import wait_for
 from typer.testing import CliRunner
 
-from ratchet.consumers import judge
 from ratchet.consumers.ingest import Ingest
 from ratchet.consumers.judge import Judge, recall_spent
 from ratchet.consumers.rejudge import Rejudging
@@ -32,13 +31,14 @@ from ratchet.infra.judge_limits import Limits
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher
-from ratchet.infra.kafka.stream import make_broker
+from ratchet.infra.kafka.stream import make_broker, subscribe
 from ratchet.schemas.events import Event, Feedback, Inference, Score
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.pricing import Price
 from ratchet.schemas.rows import row
+from ratchet.schemas.topics import INFERENCE
 from ratchet.services.cli.main import app
 
 PRICE = Price(prompt_per_million=1e4, completion_per_million=1e5)
@@ -140,7 +140,8 @@ def test_thumbs_down_are_judged_once_and_for_certain(
     async def live() -> None:
         broker = make_broker(kafka.bootstrap)
         clients = {"default": JudgeClient(server.url, "the-judge", retries=0, price=PRICE)}
-        judging = judge.register(broker, {task: policy}, publisher, clients)
+        judging = Judge({task: policy}, publisher, clients)
+        subscribe(broker, INFERENCE, f"judge-{task}", judging.handle, publisher)  # a group that no other test is in
         thumbs = Thumbs(store, judging, publisher, settle_s=1.0)
         publisher.publish(thumb(early, False))
         for event in made:

@@ -239,6 +239,12 @@ def test_which_judges_a_policy_names(endpoint: JudgeServer) -> None:
             choose("t", policy, clients)
 
 
+def test_an_id_that_no_score_can_carry_is_refused_at_start(endpoint: JudgeServer) -> None:
+    """A panel's id names its models; one that would not fit is said at once, not with the first answer."""
+    with pytest.raises(SettingsError, match="allowed: 256 characters"):
+        grader(client(endpoint, "a" * 200), client(endpoint, "b" * 200))
+
+
 CRITERION = "## criterion tone\nIs it kind?\n5: yes\n4: mostly\n3: so so\n2: hardly\n1: no\n"
 
 
