@@ -197,6 +197,7 @@ class Training(Event):
     steps: Count | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
+    alert_id: EventId | None = Field(None, description="the open alert that this decision is about")
 
 
 class Adapter(Event):

@@ -47,6 +47,9 @@ class TrainingPolicy(Closed):
     seed: int = 0
 
 
+AlertKind = Literal["quality", "drift"]
+
+
 class RetrainingPolicy(Closed):
     """When training starts by itself."""
 
@@ -54,6 +57,10 @@ class RetrainingPolicy(Closed):
     min_new_pairs: AtLeastOne = 200
     cooldown_s: Annotated[float, Field(ge=0)] = 6 * 3600
     daily_cap: AtLeastOne = 4
+    on_alerts: list[AlertKind] = Field(default_factory=lambda: list(get_args(AlertKind)))
+    """An open alert of these kinds about the stable adapter asks for training, once; empty: none does."""
+    alert_min_pairs: AtLeastOne = 50
+    """So many new pairs are enough while an alert asks, where they are fewer than ``min_new_pairs``."""
     min_completion: Rate = 0.0
     """The evaluation's completion rate below which an adapter is rejected instead of registered."""
 

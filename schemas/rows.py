@@ -146,6 +146,7 @@ def _training(event: Training) -> Row:
         "steps": event.steps,
         "metrics": event.metrics,
         "params": canonical(event.params),
+        "alert_id": event.alert_id,
     }
 
 

@@ -37,3 +37,8 @@ ALTER TABLE ratchet.alerts_log ADD COLUMN IF NOT EXISTS false_alarms_per_year Nu
 ALTER TABLE ratchet.alerts_log DROP COLUMN IF EXISTS false_alarm_rate;
 
 CREATE OR REPLACE VIEW ratchet.alerts AS SELECT * FROM ratchet.alerts_log FINAL;
+
+-- Which alert a decision about training is about.
+ALTER TABLE ratchet.training_log ADD COLUMN IF NOT EXISTS alert_id Nullable(UUID) AFTER params;
+
+CREATE OR REPLACE VIEW ratchet.training_events AS SELECT * FROM ratchet.training_log FINAL;
