@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.consumers.grading import Grader, choose, load_rubric
 from ratchet.consumers.rules import judging
-from ratchet.consumers.rules.judging import Agreement, Judgement
+from ratchet.consumers.rules.judging import Judgement
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
 from ratchet.consumers.rules.sampling import draw
 from ratchet.consumers.rules.verdicts import Grade
@@ -217,32 +217,6 @@ def recall_spent(store: Store, clients: Mapping[str, JudgeClient], now: datetime
     for client in clients.values():
         if (row := spent.get(client.model)) is not None:
             client.budget.saw(now, float(row["tokens"]), float(row["usd"]))
-
-
-def judge_agreement(store: Store, task: str) -> list[dict[str, Any]]:
-    """Each judge's agreement with people on a task.
-
-    People's word on an answer is the mean of its thumbs, outcomes, ratings and corrections (a
-    correction says 0) at the threshold 0.5; exactly 0.5 is no word.
-
-    Returns:
-        A dict per judge and rubric version: judge, rubric, rubric_hash and `Agreement`'s fields.
-    """
-    found = store.query("judge_agreement", task=task)
-    cells = ("both_good", "judge_only_good", "people_only_good", "both_bad")
-    return [
-        {name: row[name] for name in ("judge", "rubric", "rubric_hash")}
-        | asdict(judging.agreement(*(int(row[cell]) for cell in cells)))
-        for row in found
-    ]
-
-
-def best_measured(rows: list[dict[str, Any]]) -> Agreement | None:
-    """The agreement with the most labels behind it, or None where nothing was measured."""
-    if not rows:
-        return None
-    row = max(rows, key=lambda row: int(row["n"]))
-    return Agreement(**{name: row[name] for name in Agreement.__dataclass_fields__})
 
 
 def register(

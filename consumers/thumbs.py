@@ -26,7 +26,7 @@ from ratchet.schemas.events import Request, Response, Score
 from ratchet.schemas.rows import instant
 
 log = logging.getLogger("ratchet.judge")
-EVERY_S = 5.0
+EVERY_S = 10.0
 LOOK_BACK = timedelta(days=7)
 """How old a thumb may be: a judge that was stopped for longer misses those of the time before."""
 SETTLE_S = 60.0
@@ -147,7 +147,7 @@ class Thumbs:
             rubric_hash=grader.rubric.hash,
             most=MOST + len(self._done),
         )
-        left = [row["id"] for row in found if row["id"] not in self._done][:MOST]
+        left = [id for row in found if (id := str(row["id"])) not in self._done][:MOST]
         answers = await asyncio.to_thread(stored_answers, self._store, task, left)
         scores = await asyncio.to_thread(stored_scores, self._store, task, left)
         judged = 0

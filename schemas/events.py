@@ -149,8 +149,8 @@ class Score(Event):
     adapter: AdapterName
     rollout_id: EventId | None = None
     target_id: EventId
-    target: Literal["inference", "shadow", "pair"]
-    kind: Literal["pointwise", "pairwise", "check"]
+    target: Literal["inference", "shadow", "pair", "anchor"] = Field(description="'anchor': a frozen answer")
+    kind: Literal["pointwise", "pairwise", "check", "label"] = Field(description="'label': a person's word")
     judge: Text64 = Field(description="the judge's id; 'check' for programmatic checks")
     rubric: Text64 = Field(description="the rubric's or the check's name")
     rubric_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

@@ -6,10 +6,13 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.calibration_policy import CalibrationPolicy
+from ratchet.schemas.checks import Check
+from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.pricing import Price
@@ -17,30 +20,6 @@ from ratchet.schemas.pricing import Price
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class Check(Closed):
-    """A programmatic check of one answer: free, exact, run on all traffic.
-
-    ``json_schema``: the answer is JSON that fits ``schema``. ``required_fields``: a JSON object
-    with ``fields``. ``regex``: ``pattern`` is found. ``length``: ``min``–``max`` characters.
-    ``refusal``: passes when no refusal phrase is found.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    kind: Literal["json_schema", "required_fields", "regex", "length", "refusal"]
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
-    fields: list[str] | None = None
-    pattern: str | None = None
-    min: int = 0
-    max: int | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Check:
-        needs = {"json_schema": "json_schema", "required_fields": "fields", "regex": "pattern"}.get(self.kind)
-        if needs and getattr(self, needs) is None:
-            raise ValueError(f"check {self.name!r} of kind {self.kind!r} needs {needs.replace('json_', '')!r}")
-        return self
 
 
 class PairingPolicy(Closed):
@@ -234,9 +213,11 @@ class TaskPolicy(Closed):
     """Of this task's calls, over ``[prices]``: for a task with hardware or a contract of its own."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
+    calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
+    drift: DriftPolicy = Field(default_factory=DriftPolicy)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)

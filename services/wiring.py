@@ -16,6 +16,7 @@ from ratchet.infra import settings as settings_module
 from ratchet.schemas.errors import StartError
 
 if TYPE_CHECKING:
+    from ratchet.consumers.monitor import Monitor
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.clickhouse.ddl import Cluster
     from ratchet.infra.judge import JudgeClient
@@ -188,6 +189,14 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         interval_s=s.control_interval_s,
         copies_wait=s.prioritises,
     )
+
+
+def monitor(s: Settings, at: Store, to: KafkaPublisher) -> Monitor:
+    """Make drift's monitor."""
+    from ratchet.consumers.monitor import Monitor
+    from ratchet.infra import clock
+
+    return Monitor(at, to, s.tasks, clock.now)
 
 
 def vllm_command(s: Settings) -> tuple[list[str], dict[str, str], Callable[[], bool]]:

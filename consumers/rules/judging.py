@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.consumers.rules.intervals import wilson
-
 Tokens = Sequence[tuple[str, Mapping[str, float]]]
 """Generated tokens, each with the probabilities of what could have stood in its place."""
 
@@ -69,24 +67,6 @@ class Judgement:
     score: float
     distribution: dict[str, float] | None
     rationale: str
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How often a judge and people say the same of an answer; ``low``–``high`` is Wilson's 95% interval.
-
-    ``rate`` is None without labels. ``both_good`` … ``both_bad`` are the four cells (judge, people).
-    """
-
-    n: int
-    agree: int
-    rate: float | None
-    low: float
-    high: float
-    both_good: int
-    judge_only_good: int
-    people_only_good: int
-    both_bad: int
 
 
 _SECTIONS = re.compile(
@@ -230,12 +210,3 @@ def _distribution(tokens: Tokens, offset: int, digit: str) -> dict[str, float] |
     if not total > 0:
         return None
     return {grade: min(1.0, share / total) for grade, share in mass.items()}
-
-
-def agreement(both_good: int, judge_only_good: int, people_only_good: int, both_bad: int) -> Agreement:
-    """Measure a judge against people from the four cells of their verdicts (each at the threshold 0.5)."""
-    agree = both_good + both_bad
-    n = agree + judge_only_good + people_only_good
-    low, high = wilson(agree, n)
-    rate = agree / n if n else None
-    return Agreement(n, agree, rate, low, high, both_good, judge_only_good, people_only_good, both_bad)

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.services.cli import judge_anchors, judge_calibrate
+
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.policies import TaskPolicy
 
-app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again.")
+app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again, measure judges, watch them.")
+app.command("calibrate")(judge_calibrate.calibrate)
+app.add_typer(judge_anchors.app, name="anchors")
 
 
 @app.command()
@@ -43,6 +47,8 @@ def run(
         first, last = instant(since, now), instant(until, now) if until else now
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since, --until") from None
+    if first >= last:
+        raise typer.BadParameter(f"{until or 'now'} is not after --since {since}", param_hint="--until")
     settings = wiring.settings()
     policy = _policy(settings, task, judge, rubric)
     clients, cache = wiring.judges(settings), wiring.judge_cache(settings)

@@ -27,6 +27,10 @@ FROM
     SELECT task, 'judge' AS use, judge AS name, cost_usd AS cost, prompt_tokens AS prompt, completion_tokens AS completion
     FROM ratchet.scores
     WHERE kind IN ('pointwise', 'pairwise') AND basis != 'combined' AND at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
+    UNION ALL
+    SELECT task, 'judge' AS use, judge AS name, cost_usd AS cost, prompt_tokens AS prompt, completion_tokens AS completion
+    FROM ratchet.anchor_scores
+    WHERE basis != 'combined' AND at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
 )
 GROUP BY task, use, name
 ORDER BY task, indexOf(['production', 'shadow', 'judge'], use), name

@@ -15,7 +15,7 @@ WITH
         WHERE task = {task:String} AND kind = 'pointwise' AND target = 'inference'
           AND judge = {judge:String} AND rubric = {rubric:String} AND rubric_hash = {rubric_hash:String}
     )
-SELECT toString(id) AS id
+SELECT id
 FROM ratchet.inferences_log
 WHERE task = {task:String} AND status = 'ok' AND response != '' AND id IN (SELECT id FROM thumbs)
   AND id NOT IN (SELECT target_id FROM words WHERE inclusion_probability = 1)

@@ -12,10 +12,11 @@ from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.stream import make_broker
+from ratchet.schemas.checks import RequiredFieldsCheck
 from ratchet.schemas.events import Feedback, Inference, Request, Response, Score
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.judging import JudgePolicy
-from ratchet.schemas.policies import Check, PairingPolicy, TaskPolicy
+from ratchet.schemas.policies import PairingPolicy, TaskPolicy
 from ratchet.schemas.rows import row
 
 
@@ -23,7 +24,7 @@ async def test_checks_judge_and_pairs_behind_kafka(kafka: Any, clickhouse: str) 
     """Events on the topics become check scores, a judge's abstention (its endpoint is away) and a built pair."""
     task = f"t-{uuid.uuid4().hex[:12]}"
     policy = TaskPolicy(
-        checks=[Check(name="json", kind="required_fields", fields=["order"])],
+        checks=[RequiredFieldsCheck(name="json", fields=["order"])],
         judge=JudgePolicy(fraction=1.0),
         pairing=PairingPolicy(holdout=0),
     )

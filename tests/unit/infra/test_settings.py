@@ -104,7 +104,20 @@ def test_where_this_machine_reaches_the_gateway(tmp_path: Path, host: str, url: 
         ('vllm_urls = ["http://:secret@/v1"]', "'http:///v1'; allowed: http://host[:port]"),
         ("[tasks.Support]", "tasks.Support"),
         ('[tasks.a]\ncompletion = "x"', "completion 'x'; allowed: 'outcome' or a check's name"),
-        ('[tasks.a]\nchecks = [{ name = "c", kind = "regex" }]', "check 'c' of kind 'regex' needs 'pattern'"),
+        ('[tasks.a]\nchecks = [{ name = "c", kind = "regex" }]', "tasks.a.checks.0.regex.pattern: Field required"),
+        (
+            '[tasks.a]\nchecks = [{ name = "c", kind = "length", pattern = "x" }]',
+            "tasks.a.checks.0.length.pattern: Extra inputs are not permitted",
+        ),
+        (
+            '[tasks.a]\nchecks = [{ name = "c", kind = "smell" }]',
+            "tasks.a.checks.0: Input tag 'smell' found using 'kind' does not match any of the expected tags: 'json_",
+        ),
+        ('[tasks.a]\nchecks = [{ name = "c" }]', "tasks.a.checks.0: Unable to extract tag using discriminator 'kind'"),
+        (
+            '[tasks.a]\nchecks = [{ name = "c", kind = "function", function = "polite" }]',
+            "tasks.a.checks.0.function.function: Value error, allowed: package.module:function or",
+        ),
         ("[[tasks.a.rollout.stages]]\nname = '5%'\nweight_bp = 500", "allowed: rising, the last 10000"),
         ("[prices.m]\nprompt_per_million = 1.0", "prices.m.completion_per_million: Field required"),
         ("[prices.m]\nprompt_per_million = -1\ncompletion_per_million = 1", "prices.m.prompt_per_million: Input"),

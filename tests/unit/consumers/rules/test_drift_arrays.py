@@ -1,0 +1,70 @@
+"""Drift rules in numpy: held to scipy and to the distances of the report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ratchet.consumers.rules import distances
+from ratchet.consumers.rules.drift_arrays import (
+    DriftLimits,
+    benjamini_hochberg,
+    length_distances,
+    mean_distances,
+    persistent,
+)
+from ratchet.consumers.rules.drift_simulation import lengths
+from ratchet.consumers.rules.simulation import WARM, Noise, delay, false_alarms
+
+
+def test_benjamini_hochberg_is_scipys() -> None:
+    """What is rejected is what scipy's adjusted p-values reject, in any order, ties included."""
+    random = np.random.default_rng(1)
+    for count in (1, 2, 10):
+        p = np.round(random.beta(0.3, 1.5, (300, count)), 3)
+        oracle = stats.false_discovery_control(p, axis=-1) <= 0.05
+        assert (benjamini_hochberg(p, 0.05) == oracle).all()
+
+
+def test_length_distances_are_the_reports() -> None:
+    """PSI and the p of Kolmogorov–Smirnov over one hour's counts are those that the report computes."""
+    random = np.random.default_rng(2)
+    before = random.multinomial(20_000, np.full(20, 0.05), 1)[:, None, :]
+    now = random.multinomial(900, np.linspace(0.9, 1.1, 20) / 20, (1, 5))
+    effect, p = length_distances(before, now)
+    for hour in range(5):
+        one, other = before[0, 0].astype(float), now[0, hour].astype(float)
+        assert effect[0, hour] == pytest.approx(distances.psi(one.reshape(10, 2).sum(1), other.reshape(10, 2).sum(1)))
+        exact = distances.ks_p(distances.ks(one, other), 20_000, 900)
+        assert p[0, hour] == pytest.approx(exact, rel=0.1, abs=1e-3)
+
+
+def test_mean_distances_are_welchs() -> None:
+    """A mean's change and its p are those of Welch's test at these counts; without spread, certain either way."""
+    mean, n = np.array([[105.0, 100.0]]), np.full((1, 2), 400.0)
+    full = (np.array([[900.0]]), np.array([[100.0]]), np.array([[40_000.0]]))
+    effect, p = mean_distances(mean, n, *full, relative=True)
+    assert effect.tolist() == [[0.05, 0.0]]
+    assert p[0, 0] == pytest.approx(distances.welch(100, 900, 40_000, 105, 900, 400), rel=0.15)
+    assert mean_distances(mean, n, np.zeros((1, 1)), *full[1:], relative=False)[1].tolist() == [[0.0, 1.0]]
+
+
+def test_a_move_must_last_and_empty_hours_do_not_end_it() -> None:
+    """Three judged hours in a row raise once; an hour that abstains in between neither counts nor ends the run."""
+    moved = np.array([[1, 1, 0, 1, 1, 0, 1, 1]], dtype=bool)
+    judged = np.array([[1, 1, 1, 1, 1, 0, 1, 1]], dtype=bool)
+    assert persistent(moved, judged, 3).nonzero()[1].tolist() == [6]
+
+
+def test_significance_alone_cries_wolf_and_the_rule_does_not() -> None:
+    """At 50,000 answers an hour whose lengths vary by 5%: KS alone over 500 a year; the rule none, and finds +50%."""
+    noise = Noise(50_000, 0.05, 0.7)
+    random = np.random.default_rng(3)
+    calm = {rule: false_alarms(raised) for rule, raised in lengths(random, noise, 20, 200).items()}
+    assert calm["significance_alone"].per_year > 500
+    assert calm["drift_lengths"].count == 0
+    moved = lengths(random, noise, 20, WARM + 24, 0.5)
+    assert delay(moved["drift_lengths"], WARM).found == 1
+    few = lengths(random, Noise(400), 4, WARM + 24, 0.5, DriftLimits(0.1, min_n=500))
+    assert not few["drift_lengths"].any()
