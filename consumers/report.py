@@ -61,7 +61,8 @@ def measure(
         adapter: whose answers; ``""`` means all of the task's.
         baseline: what is normal.
         window: what is asked about.
-        policy: the task's; says what completion is (``outcome`` or a check). The default policy without it.
+        policy: the task's; says what completion is (``outcome`` or a check) and which rubric counts. Without it
+            completion is outcomes, and every rubric counts.
         exact: take the lengths' distances from every answer's own length instead of from the rollups' bins (reads
             the rows, so they must not have expired), and add them as Evidently defines them.
 
@@ -94,7 +95,7 @@ def measure(
     found += _terms(store.query("drift_terms", **asked))
     counted = (before.get("prompts", 0), now.get("prompts", 0))
     found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window), *counted)
-    found += versions("judge_score", "score", *_scores(store, asked, "pointwise", ""))
+    found += versions("judge_score", "score", *_scores(store, asked, "pointwise", _rubric(policy)))
     found.append(_feedback(store, asked, "satisfaction", "thumb"))
     if completion == "outcome":
         found.append(_feedback(store, asked, "completion", "outcome"))
@@ -140,7 +141,7 @@ def hours(
     asked = {"task": task, "adapter": adapter, "since": instant(_hour(since)), "until": instant(until)}
     completion = (policy or TaskPolicy()).completion
     if metric == "judge_score" or (metric == "completion" and completion != "outcome"):
-        kind, rubric = ("pointwise", "") if metric == "judge_score" else ("check", completion)
+        kind, rubric = ("pointwise", _rubric(policy)) if metric == "judge_score" else ("check", completion)
         rows = store.query("drift_score_hours", **asked, kind=kind, rubric=rubric)
         values = (HourValue(row["hour"], row["n"], row["mean"], row["variance"]) for row in rows)
         return [value for value in values if math.isfinite(value.mean)]
@@ -151,6 +152,11 @@ def hours(
         rows = store.query("drift_hours", **asked, metric=metric)
     sums = ((row["hour"], Sums.of(row["n"], row["added"], row["squared"])) for row in rows)
     return [HourValue(hour, one.n, one.mean, one.variance) for hour, one in sums if math.isfinite(one.mean)]
+
+
+def _rubric(policy: TaskPolicy | None) -> str:
+    """The rubric whose scores count, without those of its single criteria; any where no policy is given."""
+    return policy.judge.rubric if policy is not None else ""
 
 
 def _hour(at: datetime) -> datetime:

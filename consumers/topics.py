@@ -23,7 +23,7 @@ TOPICS = 10
 SLICES = 16
 _SPARE = 4
 """Times as much of a slice is read as it would need if traffic were even: nights have less."""
-SAMPLE = 2_048
+SAMPLE = 1_280
 """Texts of the baseline: half of them make the centroids, the other half is counted. Of the window half as many."""
 _NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
 

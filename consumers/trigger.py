@@ -1,4 +1,4 @@
-"""The retraining trigger: counts pairs in ClickHouse, asks for training once, says why not when that changes."""
+"""The retraining trigger: reads pairs and open alerts, asks for training once, says why not when that changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ratchet.consumers.rules.trigger import TriggerDecision, TriggerState, decide
+from ratchet.consumers.rules.trigger import Asking, TriggerDecision, TriggerState, asking, decide
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.events import Training
@@ -45,10 +45,10 @@ class Trigger:
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pending: dict[str, str] = {}
-        self._said: dict[str, str] = {}
+        self._said: dict[str, tuple[str, str | None]] = {}
 
     async def consider(self, task: str) -> TriggerDecision | None:
-        """Decide for one task and publish a request, or a refusal whose kind of reason is new.
+        """Decide for one task and publish a request, or a refusal whose kind of reason, or whose alert, is new.
 
         Returns:
             The decision; None for a task without a policy.
@@ -65,15 +65,15 @@ class Trigger:
             runs = await asyncio.to_thread(self._store.query, "trigger_runs", task=task)
             # a refusal is no training: it starts no cooldown and learns from no pairs
             asked = [run for run in runs if run["state"] != "declined"]
-            state = await asyncio.to_thread(self._state, task, asked, now)
+            state = await asyncio.to_thread(self._state, task, policy, asked, now)
             decision = decide(state, policy.retraining, now)
             if decision.train:
                 self._request(task, policy, decision, state, len(asked), now)
             else:
-                self._decline(task, policy, decision, runs, now)
+                self._decline(task, policy, decision, state, runs, now)
             return decision
 
-    def _state(self, task: str, jobs: list[dict[str, Any]], now: datetime) -> TriggerState:
+    def _state(self, task: str, policy: TaskPolicy, jobs: list[dict[str, Any]], now: datetime) -> TriggerState:
         known = {str(job["job_id"]) for job in jobs}
         alive = now - timedelta(seconds=SILENT_S)
         running = next(
@@ -89,7 +89,15 @@ class Trigger:
             running=self._pending.get(task) or running,
             last_request_at=last,
             requests_24h=sum(1 for job in jobs if job["trigger"] != "manual" and job["requested_at"] > day),
+            alert=self._alert(task, policy, jobs),
         )
+
+    def _alert(self, task: str, policy: TaskPolicy, jobs: list[dict[str, Any]]) -> Asking | None:
+        if not policy.retraining.on_alerts:
+            return None
+        rows = self._store.query("trigger_alerts", task=task, kinds=list(policy.retraining.on_alerts))
+        answered = (str(job["alert_id"]) for job in jobs if job["alert_id"] and job["state"] not in FAILED)
+        return asking((Asking(**row) for row in rows), answered)
 
     def _trained(self, task: str, jobs: list[dict[str, Any]]) -> int:
         learned = [job for job in jobs if job["state"] not in FAILED]
@@ -117,7 +125,8 @@ class Trigger:
                 job_id=job_id,
                 state="requested",
                 method=policy.training.method,
-                trigger="pairs",
+                trigger="drift" if state.alert else "pairs",
+                alert_id=state.alert.id if state.alert else None,
                 reason=decision.reason,
                 metrics={"train_pairs": float(state.train_pairs), "new_pairs": float(decision.new_pairs)},
                 params=policy.training.model_dump(mode="json"),
@@ -127,14 +136,21 @@ class Trigger:
         self._said.pop(task, None)
 
     def _decline(
-        self, task: str, policy: TaskPolicy, decision: TriggerDecision, runs: list[dict[str, Any]], now: datetime
+        self,
+        task: str,
+        policy: TaskPolicy,
+        decision: TriggerDecision,
+        state: TriggerState,
+        runs: list[dict[str, Any]],
+        now: datetime,
     ) -> None:
+        alert_id = state.alert.id if state.alert else None
         if task not in self._said and runs:
             # after a restart, what was said last is in the store
             last = max(runs, key=lambda run: (run["requested_at"], UUID(str(run["job_id"])).int))
             if last["state"] == "declined":
-                self._said[task] = str(last["code"])
-        if self._said.get(task) == decision.code:
+                self._said[task] = (str(last["code"]), last["alert_id"])
+        if self._said.get(task) == (decision.code, alert_id):
             return
         job_id = derived_id(_unix_ms(now), "training-declined", task, decision.code)
         self._publisher.publish(
@@ -145,12 +161,13 @@ class Trigger:
                 job_id=job_id,
                 state="declined",
                 method=policy.training.method,
-                trigger="pairs",
+                trigger="drift" if alert_id else "pairs",
+                alert_id=alert_id,
                 reason=decision.reason,
                 params={"code": decision.code},
             )
         )
-        self._said[task] = decision.code
+        self._said[task] = (decision.code, alert_id)
 
 
 def _unix_ms(at: datetime) -> int:

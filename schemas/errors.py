@@ -64,3 +64,7 @@ class RebuildError(RatchetError):
 
 class RolloutError(RatchetError):
     """An operation that the rollout's state does not allow."""
+
+
+class FunctionFailed(RatchetError):
+    """A task's own function gave no value (it raised, hung or died): the check abstains with this reason."""

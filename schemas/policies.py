@@ -6,58 +6,20 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.calibration_policy import CalibrationPolicy
+from ratchet.schemas.checks import Check
+from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pricing import Price
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class Check(Closed):
-    """A programmatic check of one answer: free, exact, run on all traffic.
-
-    ``json_schema``: the answer is JSON that fits ``schema``. ``required_fields``: a JSON object
-    with ``fields``. ``regex``: ``pattern`` is found. ``length``: ``min``–``max`` characters.
-    ``refusal``: passes when no refusal phrase is found.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    kind: Literal["json_schema", "required_fields", "regex", "length", "refusal"]
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
-    fields: list[str] | None = None
-    pattern: str | None = None
-    min: int = 0
-    max: int | None = None
-
-    @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Check:
-        needs = {"json_schema": "json_schema", "required_fields": "fields", "regex": "pattern"}.get(self.kind)
-        if needs and getattr(self, needs) is None:
-            raise ValueError(f"check {self.name!r} of kind {self.kind!r} needs {needs.replace('json_', '')!r}")
-        return self
-
-
-class JudgePolicy(Closed):
-    """How much of the traffic an LLM judges, and by which rubric (a versioned file in the package)."""
-
-    enabled: bool = True
-    rubric: str = "helpful.v1"
-    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    refusal_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of answers that refuse; all of them by default."""
-    agreement_floor: Rate = 0.7
-    min_labels: AtLeastOne = 50
-
-
-class Price(Closed):
-    """What a model's tokens cost, in USD a million. Both are named: a price that is not known is not 0."""
-
-    prompt_per_million: Annotated[float, Field(ge=0)]
-    completion_per_million: Annotated[float, Field(ge=0)]
 
 
 class PairingPolicy(Closed):
@@ -85,6 +47,9 @@ class TrainingPolicy(Closed):
     seed: int = 0
 
 
+AlertKind = Literal["quality", "drift"]
+
+
 class RetrainingPolicy(Closed):
     """When training starts by itself."""
 
@@ -92,6 +57,10 @@ class RetrainingPolicy(Closed):
     min_new_pairs: AtLeastOne = 200
     cooldown_s: Annotated[float, Field(ge=0)] = 6 * 3600
     daily_cap: AtLeastOne = 4
+    on_alerts: list[AlertKind] = Field(default_factory=lambda: list(get_args(AlertKind)))
+    """An open alert of these kinds about the stable adapter asks for training, once; empty: none does."""
+    alert_min_pairs: AtLeastOne = 50
+    """So many new pairs are enough while an alert asks, where they are fewer than ``min_new_pairs``."""
     min_completion: Rate = 0.0
     """The evaluation's completion rate below which an adapter is rejected instead of registered."""
 
@@ -244,9 +213,11 @@ class TaskPolicy(Closed):
     """Of this task's calls, over ``[prices]``: for a task with hardware or a contract of its own."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
+    calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
+    drift: DriftPolicy = Field(default_factory=DriftPolicy)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)

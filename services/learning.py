@@ -230,13 +230,19 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
         return None
     if manifest is not None:
         replicas.load_adapter(manifest.name, manifest.path)
-    rows, check = datasets.read_evaluation(file), completion_check(task, policy)
+    rows, check = datasets.read_evaluation(file), completion_check(task, policy, s.config_dir)
     model = manifest.name if manifest else s.base_model
 
     async def ask() -> dict[str, Any]:
         async with chat_client(s) as client:
             measured = await completion(
-                client, model, rows, check, system_prompt=policy.system_prompt, max_tokens=policy.max_tokens
+                client,
+                model,
+                rows,
+                check,
+                folder=s.config_dir,
+                system_prompt=policy.system_prompt,
+                max_tokens=policy.max_tokens,
             )
         return measured.as_json()
 

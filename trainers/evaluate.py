@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet.consumers.rules.checks import check_problem, run_check
+from pydantic import ValidationError
+
+from ratchet.consumers.check_set import CheckSet
 from ratchet.consumers.rules.intervals import wilson
-from ratchet.schemas.errors import DatasetError, ModelError
-from ratchet.schemas.policies import Check, TaskPolicy
+from ratchet.consumers.rules.results import CheckResult
+from ratchet.schemas.checks import Answer, Check
+from ratchet.schemas.errors import DatasetError, ModelError, SettingsError
+from ratchet.schemas.events import Request
+from ratchet.schemas.explain import explain
+from ratchet.schemas.policies import TaskPolicy
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -21,33 +28,46 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """``k`` of ``n`` held-out answers pass the task's check: the rate and its 95% Wilson interval."""
+    """``k`` of ``n`` held-out answers pass the task's check: the rate and its 95% Wilson interval.
+
+    An answer of which the check cannot say is neither: it is not in ``n`` but in ``unjudged``.
+    """
 
     n: int
     k: int
-    rate: float
+    rate: float | None
+    """None without a single verdict."""
     low: float
     high: float
     check: str
     examples: list[dict[str, str]] = field(default_factory=list)
-    """The first failed answers: ``id``, ``answer``, ``reason``."""
+    """The first answers that failed or were not judged: ``id``, ``answer``, ``reason``."""
+    unjudged: int = 0
+    """Answers on which the check abstained, or to which it does not apply."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures as JSON has them."""
         return asdict(self)
 
 
-def completion_check(task: str, policy: TaskPolicy) -> Check:
+def completion_check(task: str, policy: TaskPolicy, folder: Path = Path()) -> Check:
     """The check that says whether an answer completes the task.
 
+    Args:
+        task: its name.
+        policy: its policy.
+        folder: of ``ratchet.toml``; reference files and modules of functions are beside it.
+
     Raises:
-        DatasetError: the task is completed by outcome events, which held-out prompts cannot have.
+        DatasetError: a check that can never run, or a task that is completed by outcome events, which
+            held-out prompts cannot have.
     """
     for check in policy.checks:
         if check.name == policy.completion:
-            problem = check_problem(check)
-            if problem:
-                raise DatasetError(problem)
+            try:
+                CheckSet({task: [check]}, folder).close()
+            except SettingsError as error:
+                raise DatasetError(str(error)) from None
             return check
     raise DatasetError(
         f"task {task!r} counts completion by {policy.completion!r}; held-out evaluation needs a check's name there"
@@ -60,6 +80,7 @@ async def completion(
     rows: Sequence[dict[str, Any]],
     check: Check,
     *,
+    folder: Path = Path(),
     system_prompt: str | None = None,
     concurrency: int = 32,
     max_tokens: int = 256,
@@ -73,6 +94,7 @@ async def completion(
         model: the served name: an adapter's, or the base model's.
         rows: ``{"id", "messages", "expect"?}``.
         check: the task's completion check.
+        folder: of ``ratchet.toml``, for files and functions of the check.
         system_prompt: put first where a row has none, as the gateway does.
         concurrency: requests under way at once.
         max_tokens: limit of one answer.
@@ -98,24 +120,53 @@ async def completion(
     except* OpenAIError as errors:
         first = errors.exceptions[0]
         raise ModelError(f"evaluation of {model}: {type(first).__name__}: {first}") from first
-    return judge(rows, [one.result() for one in asked], check)
+    answers = [one.result() for one in asked]
+    return await asyncio.to_thread(judge, rows, answers, check, folder=folder, system_prompt=system_prompt)
 
 
-def judge(rows: Sequence[dict[str, Any]], answers: Sequence[str], check: Check) -> Completion:
-    """Check answers that were given to held-out prompts; the counting part of `completion`."""
-    k = 0
+def judge(
+    rows: Sequence[dict[str, Any]],
+    answers: Sequence[str],
+    check: Check,
+    *,
+    folder: Path = Path(),
+    system_prompt: str | None = None,
+) -> Completion:
+    """Check answers that were given to held-out prompts; the counting part of `completion`.
+
+    Raises:
+        DatasetError: a row whose messages or tags are none.
+        SettingsError: a check that can never run.
+    """
+    k = unjudged = 0
     examples: list[dict[str, str]] = []
-    for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-        verdict = run_check(check, answer)
-        reason = None if verdict.score == 1.0 else verdict.reason
-        reason = reason or expectation_problem(row.get("expect"), answer)
-        if reason is None:
-            k += 1
-        elif len(examples) < SHOWN:
-            examples.append({"id": str(row.get("id", number)), "answer": answer[:500], "reason": reason})
-    n = len(rows)
+    with CheckSet({"": [check]}, folder) as checks:
+        for number, (row, text) in enumerate(zip(rows, answers, strict=True)):
+            try:
+                request = Request(messages=with_system(row["messages"], system_prompt))
+                answer = Answer(text=text, request=request, tags=row.get("tags") or {})
+            except ValidationError as error:
+                raise DatasetError(f"held-out prompt {row.get('id', number)!r}: {explain(error)}") from None
+            found = checks.run("", answer)
+            passed, reason = _word(found[0][1] if found else None, expectation_problem(row.get("expect"), text))
+            k += passed is True
+            unjudged += passed is None
+            if not passed and len(examples) < SHOWN:
+                examples.append({"id": str(row.get("id", number)), "answer": text[:500], "reason": reason})
+    n = len(rows) - unjudged
     low, high = wilson(k, n)
-    return Completion(n, k, k / n if n else 0.0, low, high, check.name, examples)
+    return Completion(n, k, k / n if n else None, low, high, check.name, examples, unjudged)
+
+
+def _word(result: CheckResult | None, unexpected: str | None) -> tuple[bool | None, str]:
+    """Whether an answer completes its task (None: nobody can say), and why not."""
+    if result is not None and result.verdict == "fail":
+        return False, result.reason
+    if unexpected is not None:
+        return False, unexpected
+    if result is None:
+        return None, "the check does not apply to this answer"
+    return (True, "") if result.verdict == "pass" else (None, f"the check abstained: {result.reason}")
 
 
 def expectation_problem(expected: Any, answer: str) -> str | None:

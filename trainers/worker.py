@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ratchet.infra import clock
+from ratchet.schemas.checks import Check
 from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, RatchetError, TrainingError
 from ratchet.schemas.events import Adapter, Event, Training
 from ratchet.schemas.ids import BASE, derived_id
@@ -169,6 +170,8 @@ class Worker:
         base_path = await asyncio.to_thread(self._base_model_path)
         wanted = {"method": request.method} | request.params
         planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
+        # before hours of training: a check that can never run is refused
+        check = await asyncio.to_thread(self._check, request.task, policy)
 
         result = process.result_of(folder)
         if result is None:
@@ -185,9 +188,11 @@ class Worker:
 
             result = await process.run(planned.job_file, folder, told, python=self._python)
         placed = await asyncio.to_thread(self._place, request, folder, str(result["weights_sha256"]))
-        evaluated = await self._evaluate(request.task, policy, placed)
+        evaluated = await self._evaluate(policy, placed, check)
         adapter = self._register(request, policy, planned, placed, result, evaluated)
-        metrics = jobs.figures(result) | ({"completion": evaluated.rate} if evaluated else {})
+        metrics = jobs.figures(result) | (
+            {"completion": evaluated.rate} if evaluated and evaluated.rate is not None else {}
+        )
         ended = self._event(
             request,
             "finished",
@@ -216,19 +221,31 @@ class Worker:
             raise TrainingError(f"{placed.folder}: the weights are not those that the run wrote (sha256 differs)")
         return placed
 
-    async def _evaluate(self, task: str, policy: TaskPolicy, placed: registry.Placed) -> Completion | None:
+    def _check(self, task: str, policy: TaskPolicy) -> Check | None:
+        """What held-out answers are checked by; None where there is nothing to ask or check."""
+        if self._serving is None or policy.evaluation is None or policy.completion == "outcome":
+            return None
+        return completion_check(task, policy, self._config_dir)
+
+    async def _evaluate(self, policy: TaskPolicy, placed: registry.Placed, check: Check | None) -> Completion | None:
         """Load the adapter everywhere and ask the held-out prompts; None where there is nothing to ask or check."""
         if self._serving is None:
             return None
         await self._load(self._serving.replicas, placed)
         file = self._evaluation_file(policy)
-        if file is None or policy.completion == "outcome":
+        if file is None or check is None:
             return None
-        rows, check = datasets.read_evaluation(file), completion_check(task, policy)
+        rows = datasets.read_evaluation(file)
         client = self._serving.chat()
         try:
             return await completion(
-                client, placed.name, rows, check, system_prompt=policy.system_prompt, max_tokens=policy.max_tokens
+                client,
+                placed.name,
+                rows,
+                check,
+                folder=self._config_dir,
+                system_prompt=policy.system_prompt,
+                max_tokens=policy.max_tokens,
             )
         finally:
             await client.close()
@@ -311,8 +328,11 @@ def rejection(least: float, evaluated: Completion | None) -> str | None:
     """Why an adapter must not be rolled out, or None; what was not measured does not pass a floor."""
     if least <= 0:
         return None
-    if evaluated is None:
+    if evaluated is None or evaluated.rate is None:
         return f"completion was not measured on held-out prompts, and the task asks for at least {least:.1%}"
     if evaluated.rate < least:
         return f"completion {evaluated.rate:.1%} ({evaluated.k} of {evaluated.n}) is below the task's {least:.1%}"
+    if evaluated.k < least * (evaluated.n + evaluated.unjudged):
+        told = f"{evaluated.k} of {evaluated.n}, and of {evaluated.unjudged} more the check cannot say"
+        return f"completion was measured on too few held-out prompts for the task's {least:.1%} ({told})"
     return None

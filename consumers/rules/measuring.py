@@ -38,6 +38,7 @@ MIN_SHARES = 500
 MIN_MEANS = 30
 """Observations a side below which a mean or a rate says nothing."""
 GROUPS = 10
+_COMMON = ("panel:", "cascade:")
 _TOP = 5
 
 
@@ -240,11 +241,12 @@ def versions(
 ) -> list[Measurement]:
     """Measure each version of a judge (or check) against itself; the one with most of the window has the plain name.
 
-    A version that the baseline lacks abstains: another ruler's figures do not compare.
+    The common word of several judges (``panel:…``, ``cascade:…``) goes before each one's own. A version that the
+    baseline lacks abstains: another ruler's figures do not compare.
     """
     if not now:
         return [means(metric, unit, next(iter(before.values()), Sums(0, 0, 0)), Sums(0, 0, 0))]
-    main = min(now, key=lambda version: (-now[version].n, version))
+    main = min(now, key=lambda version: (not version.startswith(_COMMON), -now[version].n, version))
     found = []
     for version in sorted(now, key=lambda version: (version != main, version)):
         name = metric if version == main else f"{metric}:{version}"

@@ -7,6 +7,7 @@ what it misses, a judge sees.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 REFUSALS = (
     "i can't assist",
@@ -127,16 +128,20 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("\u2019", "'").casefold().split())
 
 
-def refusal_phrase(content: str) -> str | None:
-    """The refusal phrase near the start of ``content``, or None."""
+def refusal_phrase(content: str, more: Sequence[str] = ()) -> str | None:
+    """The refusal phrase (one of `REFUSALS` or of ``more``) near the start of ``content``, or None."""
     start = _plain(content[: 4 * REFUSAL_WINDOW])[:REFUSAL_WINDOW]
-    return next((phrase for phrase in REFUSALS if phrase in start), None)
+    return _first(REFUSALS, more, start)
 
 
-def uncertain_phrase(content: str) -> str | None:
-    """The phrase by which ``content`` says that it does not know or is not sure, or None."""
-    text = _plain(content)
-    return next((phrase for phrase in UNCERTAIN if phrase in text), None)
+def uncertain_phrase(content: str, more: Sequence[str] = ()) -> str | None:
+    """The phrase (one of `UNCERTAIN` or of ``more``) by which ``content`` is not sure or does not know, or None."""
+    return _first(UNCERTAIN, more, _plain(content))
+
+
+def _first(phrases: Sequence[str], more: Sequence[str], text: str) -> str | None:
+    own = (phrase for phrase in more if _plain(phrase) in text)
+    return next((phrase for phrase in phrases if phrase in text), None) or next(own, None)
 
 
 def instruction_phrase(content: str) -> str | None:

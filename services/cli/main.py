@@ -11,7 +11,21 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, alerts, cost, data, dlq, drift, keys, operate, pairs, rollout, training
+from ratchet.services.cli import (
+    adapters,
+    alerts,
+    checks,
+    cost,
+    data,
+    dlq,
+    drift,
+    judge,
+    keys,
+    operate,
+    pairs,
+    rollout,
+    training,
+)
 
 app = typer.Typer(
     name="ratchet",
@@ -29,9 +43,11 @@ for name, group in (
     ("adapters", adapters.app),
     ("rollout", rollout.app),
     ("dlq", dlq.app),
+    ("drift", drift.app),
     ("keys", keys.app),
     ("cost", cost.app),
-    ("drift", drift.app),
+    ("judge", judge.app),
+    ("checks", checks.app),
 ):
     app.add_typer(group, name=name)
 

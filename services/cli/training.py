@@ -102,7 +102,9 @@ def _numbers(metrics: dict[str, float]) -> str:
 def _figures(value: Any) -> str:
     if isinstance(value, dict) and "rate" in value:
         interval = f"95% interval {value['low']:.1%} to {value['high']:.1%}"
-        return f"{value['k']} of {value['n']} = {value['rate']:.1%} ({interval})"
+        rate = "unknown" if value["rate"] is None else f"{value['rate']:.1%}"
+        left = f", {value['unjudged']} without a verdict" if value.get("unjudged") else ""
+        return f"{value['k']} of {value['n']} = {rate} ({interval}){left}"
     if isinstance(value, dict):
         return "; ".join(f"{name} {_figures(part)}" for name, part in value.items())
     return str(value)

@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from ratchet.consumers.calibration import Questions
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import BrokerError, ModelError, StoreError
 from ratchet.schemas.events import Adapter, Event, Operator, Rollout
 from ratchet.schemas.policies import RolloutPolicy, TaskPolicy
-from ratchet.services.controller.observe import Questions, observe
+from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
 from ratchet.services.rules.instructions import follow, refused

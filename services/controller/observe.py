@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from ratchet.schemas.events import Rollout, parse
+from ratchet.consumers.calibration import Questions, in_force
+from ratchet.schemas.decoding import parse
+from ratchet.schemas.events import Rollout
 from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
 from ratchet.schemas.rows import instant
-from ratchet.services.rules.gates import Evidence, Exceedances, Means, Sample, threshold
+from ratchet.services.rules.gates import Evidence, Exceedances, Judged, Means, Sample, threshold
 from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
 
 FULL = 10_000
 _NO_THRESHOLD = 1e300
-
-
-class Questions(Protocol):
-    """The part of the store that is needed here."""
-
-    def query(self, name: str, /, **params: Any) -> list[dict[str, Any]]:
-        """Rows of a named question; StoreError when ClickHouse is away."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def observe(
     stable, candidate = windows(store, state, stage, now)
     hidden = unobservable(stage, policy, copies_wait)
     asked = [gate for gate in gates_of(policy.rollout, stage) if gate.metric not in hidden]
-    return StageEvidence({gate: _evidence(store, gate, stable, candidate, policy) for gate in asked}, hidden)
+    return StageEvidence({gate: _evidence(store, gate, stable, candidate, policy, now) for gate in asked}, hidden)
 
 
 def windows(store: Questions, state: Rollout, stage: Stage, now: datetime) -> tuple[Window | None, Window]:
@@ -117,7 +111,7 @@ def frozen_window(states: list[Rollout], full_stage: str) -> tuple[datetime, dat
 
 
 def _evidence(
-    store: Questions, gate: Gate, stable: Window | None, candidate: Window, policy: TaskPolicy
+    store: Questions, gate: Gate, stable: Window | None, candidate: Window, policy: TaskPolicy, now: datetime
 ) -> Evidence | None:
     if stable is None:
         return None
@@ -134,11 +128,18 @@ def _evidence(
             name = policy.completion
             return Means(_scores(store, stable, "check", name, True), _scores(store, candidate, "check", name, True))
         case "judge_score":
-            rubric = policy.judge.rubric
-            return Means(
-                _scores(store, stable, "pointwise", rubric, False),
-                _scores(store, candidate, "pointwise", rubric, False),
-            )
+            return _judged(store, stable, candidate, policy, now)
+
+
+def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Judged:
+    """Both arms by the judge whose word counts; while it is not trusted, what it says is advisory."""
+    judge = in_force(store, candidate.task, policy, now)
+    rubric, by = policy.judge.rubric, (judge.judge, judge.rubric_hash)
+    means = Means(
+        _scores(store, stable, "pointwise", rubric, False, *by),
+        _scores(store, candidate, "pointwise", rubric, False, *by),
+    )
+    return Judged(means, f"{judge.judge or 'nobody'}, {judge.standing}", judge.standing.trusted)
 
 
 def _calls(store: Questions, window: Window, threshold_ms: float = _NO_THRESHOLD) -> dict[str, Any]:
@@ -170,10 +171,21 @@ def _feedback(store: Questions, window: Window, kind: str, failures_count: bool)
     return Sample(float(row["n"]), float(row["total"]), float(row["squares"]))
 
 
-def _scores(store: Questions, window: Window, kind: str, rubric: str, failures_count: bool) -> Sample | None:
+def _scores(
+    store: Questions,
+    window: Window,
+    kind: str,
+    rubric: str,
+    failures_count: bool,
+    judge: str = "",
+    rubric_hash: str = "",
+) -> Sample | None:
     params = window.params() | {"kind": kind, "rubric": rubric, "failures_count": failures_count}
+    params |= {"judge": judge, "rubric_hash": rubric_hash}
     row = store.query("rollout_scores", **params)[0]
     if not row["rows"]:
         return None
     n = float(row["n"])
-    return Sample(n, n * row["mean"], n * row["mean_square"])
+    # a judge sees a sample and abstains for reasons that are not the answer's
+    abstained = float(row["abstained"]) if kind == "check" else 0.0
+    return Sample(n, n * row["mean"], n * row["mean_square"], abstained)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TextIO
 
+from ratchet.consumers.calibration import InForce
 from ratchet.consumers.rules.intervals import wilson
-from ratchet.schemas.policies import JudgePolicy
 
 
 @dataclass
@@ -100,22 +100,18 @@ def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return stages
 
 
-def judge(agreements: list[dict[str, Any]], policy: JudgePolicy) -> dict[str, Any]:
-    """How far the judge can be trusted: ``{n, agreement, low, high, judge, standing}``.
-
-    A judge is advisory, and gates nothing, below the policy's labels or agreement.
-    """
-    if not agreements:
-        return {"n": 0, "agreement": None, "low": 0.0, "high": 1.0, "judge": "", "standing": "no labels"}
-    best = max(agreements, key=lambda row: int(row["n"]))
-    trusted = best["n"] >= policy.min_labels and best["low"] >= policy.agreement_floor
+def judge(found: InForce) -> dict[str, Any]:
+    """How far the judge can be trusted: ``{n, agreement, low, high, judge, standing}``."""
+    calibration, standing = found.calibration, str(found.standing)
+    if calibration is None or calibration.agreement is None:
+        return {"n": 0, "agreement": None, "low": 0.0, "high": 1.0, "judge": found.judge, "standing": standing}
     return {
-        "n": best["n"],
-        "agreement": best["rate"],
-        "low": round(best["low"], 4),
-        "high": round(best["high"], 4),
-        "judge": best["judge"],
-        "standing": "may gate" if trusted else "advisory: too weak or too few labels to gate anything",
+        "n": calibration.n,
+        "agreement": calibration.agreement.value,
+        "low": round(calibration.agreement.low, 4),
+        "high": round(calibration.agreement.high, 4),
+        "judge": found.judge,
+        "standing": standing,
     }
 
 

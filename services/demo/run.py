@@ -13,7 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ratchet.consumers.judge import judge_agreement
+from ratchet.consumers.calibration import in_force
+from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.models.smollm2 import ensure_base_model
@@ -223,8 +224,8 @@ class _Loop:
             "lost": len(ids) - row["n_ids"],
         }
         self.made.pairs = summary(await self.watch.ask("pair_counts", task=TASK))
-        agreements = await asyncio.to_thread(judge_agreement, self.store, TASK)
-        self.made.judge = report.judge(agreements, self.settings.tasks[TASK].judge)
+        policy, now = self.settings.tasks[TASK], clock.now()
+        self.made.judge = report.judge(await asyncio.to_thread(in_force, self.store, TASK, policy, now))
 
     async def _picture(self, started: datetime, decisions: list[dict[str, Any]]) -> None:
         rows = await self.watch.ask("completion_timeline", task=TASK, check="ticket", since=instant(started))

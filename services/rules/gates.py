@@ -29,12 +29,14 @@ _SLOWER_BETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 class Sample:
     """``n`` observations between 0 and 1, their sum and the sum of their squares.
 
-    ``n`` may be fractional where observations carry weights (Kish's effective size).
+    ``n`` may be fractional where observations carry weights (Kish's effective size). ``abstained`` more
+    were asked about and got no verdict; they are in none of the figures.
     """
 
     n: float
     total: float
     squares: float
+    abstained: float = 0.0
 
     @classmethod
     def proportion(cls, n: float, k: float) -> Sample:
@@ -62,9 +64,15 @@ class Sample:
         """Whether every observation is 0 or 1."""
         return self.squares == self.total
 
+    @property
+    def abstained_share(self) -> float:
+        """Of all that was asked about, the share without a verdict."""
+        asked = self.n + self.abstained
+        return self.abstained / asked if asked else 0.0
+
     def problem(self) -> str | None:
         """Say why these figures cannot be counts of values between 0 and 1."""
-        if not all(math.isfinite(value) for value in (self.n, self.total, self.squares)):
+        if not all(math.isfinite(value) for value in (self.n, self.total, self.squares, self.abstained)):
             return f"not finite: n={self.n}, sum={self.total}, sum of squares={self.squares}"
         slack = 1e-6 * max(self.n, 1.0)
         if self.n < 0 or not (-slack <= self.squares <= self.total + slack <= self.n + 2 * slack):
@@ -96,7 +104,16 @@ class Exceedances:
     exceeded: int
 
 
-Evidence = Means | Exceedances
+@dataclass(frozen=True)
+class Judged:
+    """What a judge saw, and how it stands: what one that is not ``trusted`` saw is shown, and decides nothing."""
+
+    seen: Means
+    by: str
+    trusted: bool
+
+
+Evidence = Means | Exceedances | Judged
 
 
 def threshold(gate: Gate, p95_stable_ms: float) -> float:
@@ -114,12 +131,16 @@ def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> Gate
 
     Returns:
         ``pass`` when the candidate is shown to be within the margin, ``fail`` when it is shown to
-        be beyond it, ``inconclusive`` while it is neither (or data is missing), ``error`` when the
-        figures make no sense.
+        be beyond it, ``inconclusive`` while it is neither (or data is missing, or what saw it is only
+        advisory), ``error`` when the figures make no sense.
     """
     fail_alpha = gate.alpha / max(fail_share, 1)
     if evidence is None:
         return _result(gate, "inconclusive", Arm(n=0), Arm(n=0), reason=f"{gate.metric}: nothing observed")
+    if isinstance(evidence, Judged):
+        seen = evaluate(gate, evidence.seen, fail_share)
+        verdict = seen.verdict if evidence.trusted or seen.verdict == "error" else "inconclusive"
+        return seen.model_copy(update={"verdict": verdict, "reason": f"{seen.reason}; judged by {evidence.by}"})
     if isinstance(evidence, Exceedances):
         return _latency(gate, evidence, fail_alpha)
     return _means(gate, evidence, fail_alpha)
@@ -225,6 +246,13 @@ def _means(gate: Gate, evidence: Means, fail_alpha: float) -> GateResult:
         f"{gate.metric}: candidate {new.mean:.4f} of {candidate.n}, stable {old.mean:.4f} of {stable.n}; "
         f"{_WORDS[verdict]}: worse by at most {worst:.4f}, margin {margin:.4f}"
     )
+    # Missing data never passes: what the candidate leaves without a verdict beyond the stable arm's share
+    # may all have failed (a worst case, after Manski 1990), and must still be within the margin.
+    excess = max(new.abstained_share - old.abstained_share, 0.0)
+    if verdict == "pass" and slack - for_pass <= excess:
+        verdict = "inconclusive"
+        shares = f"{new.abstained_share:.1%} of the candidate's answers, {old.abstained_share:.1%} of stable's"
+        reason = f"{gate.metric}: within the margin but for what has no verdict: {shares}"
     low, high = difference - below, difference + above
     return _result(gate, verdict, stable, candidate, reason=reason, margin=margin, low=low, high=high)
 

@@ -47,7 +47,12 @@ ALTER TABLE ratchet.hourly_log
 CREATE OR REPLACE VIEW ratchet.hourly_now AS
 WITH
     (v -> toUInt16(if(v < 64, v, 32 * (toUInt8(log2(v)) - 6) + bitShiftRight(toUInt64(v), toUInt8(log2(v)) - 5) + 32))) AS bin,
-    (said -> replaceRegexpAll(replaceAll(said, '’', ''''), '[\\s\\x{00A0}]+', ' ')) AS plain
+    -- one plain space is most of what there is and stays as it is: that is ten times as fast
+    (
+        said -> replaceRegexpAll(
+            replaceAll(said, '’', ''''), '[\\s\\x{00A0}]{2,}|[\\t\\n\\f\\r\\x{00A0}]', ' '
+        )
+    ) AS plain
 SELECT
     task,
     adapter,
@@ -172,7 +177,8 @@ SELECT
     cost_bins
 FROM ratchet.hourly_states;
 
--- In how many of an hour's texts each of its 300 commonest terms stands: words of 2 to 40 letters, of the first 2000.
+-- In how many of an hour's texts each of its 300 commonest terms stands: words of 2 to 40 characters that begin with no
+-- digit, of a text's first 2000.
 CREATE TABLE IF NOT EXISTS ratchet.hourly_terms_log
 (
     task LowCardinality(String),
@@ -195,7 +201,7 @@ WITH
         said -> arrayPushFront(
             arrayDistinct(
                 arrayFilter(
-                    word -> lengthUTF8(word) BETWEEN 2 AND 40 AND NOT match(word, '^[0-9]+$'),
+                    word -> word > ':' AND lengthUTF8(word) BETWEEN 2 AND 40,  -- digits come before the colon
                     tokens(lowerUTF8(substringUTF8(said, 1, 2000)))
                 )
             ),

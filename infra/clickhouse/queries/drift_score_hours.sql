@@ -1,5 +1,6 @@
 -- What a judge (or a check) said of a task's production answers, hour by hour, weighted as in drift_scores.sql: of the
--- version that scored the most in the last day that has scores, since two versions' hours do not compare.
+-- version that scored the most in the last day that has scores (several judges' common word before each one's own),
+-- since two versions' hours do not compare.
 WITH scored AS
 (
     SELECT
@@ -27,7 +28,7 @@ WHERE (judge, rubric, rubric_hash) IN
     FROM scored
     WHERE hour > (SELECT max(hour) FROM scored) - INTERVAL 1 DAY
     GROUP BY judge, rubric, rubric_hash
-    ORDER BY sum(weights) DESC, judge, rubric, rubric_hash
+    ORDER BY match(judge, '^(panel|cascade):') DESC, sum(weights) DESC, judge, rubric, rubric_hash
     LIMIT 1
 )
 ORDER BY hour

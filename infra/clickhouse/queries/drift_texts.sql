@@ -1,13 +1,13 @@
--- A bounded sample of answers and prompts: the first of each of so many equal slices of a time. The table's order makes
--- that cheap: texts are read only where a slice begins.
+-- How do a bounded sample of answers and prompts begin (400 characters)? The first of each of so many equal slices of a
+-- time: by the table's order texts are read only where a slice begins.
 SELECT answer, asked AS prompt
 FROM
 (
     SELECT
         id,
         at,
-        if(status = 'ok', substringUTF8(content, 1, 2000), '') AS answer,
-        substringUTF8(prompt, 1, 2000) AS asked,
+        if(status = 'ok', substringUTF8(content, 1, 400), '') AS answer,
+        substringUTF8(prompt, 1, 400) AS asked,
         toUnixTimestamp64Micro(at) - toUnixTimestamp64Micro({since:DateTime64(6, 'UTC')}) AS into
     FROM ratchet.inferences_log
     WHERE task = {task:String} AND ({adapter:String} = '' OR adapter = {adapter:String})

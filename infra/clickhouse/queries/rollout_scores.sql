@@ -1,6 +1,8 @@
 -- What did a check or a judge say of one arm's answers (arms as in rollout_calls.sql)?
--- The last score of an answer counts. Sampled scores carry the inverse of their inclusion probability,
+-- The last score of an answer counts, of one judge and one wording of its rubric ('' means any; of several judges
+-- then their common word). Sampled scores carry the inverse of their inclusion probability,
 -- and n is Kish's effective size. failures_count: a call without an answer counts as 0, scored or not.
+-- An answer of which only an abstention was said is not in n: it is counted apart, as abstained.
 WITH
     calls AS
     (
@@ -26,22 +28,36 @@ WITH
     ),
     said AS
     (
-        SELECT target_id, argMax(assumeNotNull(score), at) AS value, argMax(1 / inclusion_probability, at) AS weight
+        SELECT
+            target_id,
+            1 AS given,
+            countIf(score IS NOT NULL) > 0 AS scored,
+            -- a check completes its task or does not, however close a graded one came
+            argMaxIf(
+                multiIf(kind = 'check' AND verdict = 'pass', 1., kind = 'check' AND verdict = 'fail', 0., score),
+                (basis = 'combined', at, ingested_at),
+                score IS NOT NULL
+            ) AS value,
+            argMaxIf(1 / inclusion_probability, (basis = 'combined', at, ingested_at), score IS NOT NULL) AS weight
         FROM ratchet.scores
-        WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String} AND score IS NOT NULL
+        WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String}
+          AND {judge:String} IN ('', judge) AND {rubric_hash:String} IN ('', rubric_hash)
           AND target IN ('inference', 'shadow') AND target_id IN (SELECT id FROM calls)
         GROUP BY target_id
     ),
     seen AS
     (
-        SELECT if(failed AND {failures_count:Bool}, 0., value) AS x, if(weight > 0, weight, 1.) AS w
+        SELECT
+            scored OR (failed AND {failures_count:Bool}) AS counts,
+            if(failed AND {failures_count:Bool}, 0., ifNull(value, 0.)) AS x,
+            if(scored, weight, 1.) AS w,
+            given AND NOT scored AND NOT failed AS abstained
         FROM calls LEFT JOIN said ON calls.id = said.target_id
-        -- an unmatched row of the left join has weight 0
-        WHERE weight > 0 OR (failed AND {failures_count:Bool})
     )
 SELECT
-    count() AS rows,
-    sum(w) * sum(w) / sum(w * w) AS n,
-    sum(w * x) / sum(w) AS mean,
-    sum(w * x * x) / sum(w) AS mean_square
+    countIf(counts) AS rows,
+    sumIf(w, counts) * sumIf(w, counts) / sumIf(w * w, counts) AS n,
+    sumIf(w * x, counts) / sumIf(w, counts) AS mean,
+    sumIf(w * x * x, counts) / sumIf(w, counts) AS mean_square,
+    countIf(abstained) AS abstained
 FROM seen

@@ -10,10 +10,13 @@ SELECT
     argMin(step_trigger, at) AS trigger,
     maxIf(if(mapContains(metrics, 'train_pairs'), metrics['train_pairs'], -1), step_state IN ('requested', 'declined'))
         AS train_pairs,
-    max(JSONExtractString(params, 'code')) AS code
+    max(JSONExtractString(params, 'code')) AS code,
+    toString(max(about)) AS alert_id
 FROM
 (
-    SELECT job_id, at, state AS step_state, trigger AS step_trigger, metrics, params FROM ratchet.training_events WHERE task = {task:String}
+    SELECT job_id, at, state AS step_state, trigger AS step_trigger, metrics, params, alert_id AS about
+    FROM ratchet.training_events
+    WHERE task = {task:String}
 )
 GROUP BY job_id
 ORDER BY requested_at, job_id

@@ -12,9 +12,11 @@ from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.stream import make_broker
+from ratchet.schemas.checks import RequiredFieldsCheck
 from ratchet.schemas.events import Feedback, Inference, Request, Response, Score
 from ratchet.schemas.ids import uuid7
-from ratchet.schemas.policies import Check, JudgePolicy, PairingPolicy, TaskPolicy
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.policies import PairingPolicy, TaskPolicy
 from ratchet.schemas.rows import row
 
 
@@ -22,7 +24,7 @@ async def test_checks_judge_and_pairs_behind_kafka(kafka: Any, clickhouse: str) 
     """Events on the topics become check scores, a judge's abstention (its endpoint is away) and a built pair."""
     task = f"t-{uuid.uuid4().hex[:12]}"
     policy = TaskPolicy(
-        checks=[Check(name="json", kind="required_fields", fields=["order"])],
+        checks=[RequiredFieldsCheck(name="json", fields=["order"])],
         judge=JudgePolicy(fraction=1.0),
         pairing=PairingPolicy(holdout=0),
     )
@@ -64,7 +66,8 @@ async def test_checks_judge_and_pairs_behind_kafka(kafka: Any, clickhouse: str) 
             assert found is not None
             store.insert_rows(found[0], [found[1]])
         checks.register(broker, {task: policy}, out)
-        judge.register(broker, {task: policy}, out, JudgeClient("http://127.0.0.1:9/v1", "away", retries=0))
+        away = JudgeClient("http://127.0.0.1:9/v1", "away", retries=0)
+        judge.register(broker, {task: policy}, out, {"default": away})
         builder = pairs.Pairs(store, {task: policy}, written.put)
         pairs.register(broker, builder, out)
         await broker.start()

@@ -19,7 +19,8 @@ from ratchet.consumers.rules.phrases import REFUSALS, UNCERTAIN, refusal_phrase,
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
-from ratchet.schemas.policies import Check, TaskPolicy
+from ratchet.schemas.checks import RegexCheck
+from ratchet.schemas.policies import TaskPolicy
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 BASELINE = Window(START, START + timedelta(hours=6))
@@ -250,7 +251,7 @@ def test_scores_are_weighted_and_judges_apart(store: Store, task: str) -> None:
         rows += [score(hour, 200 + number, 1.0, 1.0, kind="check", rubric="ticket") for number in range(50)]
     rows += [score(8, 300 + number, 0.9, 0.1, judge="j2") for number in range(35)]
     store.insert_rows("ratchet.scores_log", rows)
-    policy = TaskPolicy(completion="ticket", checks=[Check(name="ticket", kind="regex", pattern="x")])
+    policy = TaskPolicy(completion="ticket", checks=[RegexCheck(name="ticket", pattern="x")])
     found = named(measure(store, task, V1, BASELINE, WINDOW, policy=policy))
     weights = np.array([10.0] * 40 + [1.0] * 10)
     values = np.array([0.8, 0.9] * 20 + [0.0] * 10)

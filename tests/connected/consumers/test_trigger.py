@@ -11,13 +11,14 @@ from ratchet.consumers.trigger import Trigger
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.events import Training
+from ratchet.schemas.events import Alert, Rollout, Training
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.policies import RetrainingPolicy, TaskPolicy
 from ratchet.schemas.rows import instant, row
 
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
-POLICY = TaskPolicy(retraining=RetrainingPolicy(min_new_pairs=5, cooldown_s=3600, daily_cap=2))
+POLICY = TaskPolicy(retraining=RetrainingPolicy(min_new_pairs=5, cooldown_s=3600, daily_cap=2, alert_min_pairs=2))
+V1, V2 = "t@v1-1a2b3c4d", "t@v2-5e6f7a8b"
 
 
 class Loop:
@@ -51,6 +52,35 @@ class Loop:
         found = row(Training(**(fields | {"state": state} | more)))
         assert found is not None
         self.store.insert_rows("training_log", [found[1]])
+
+    def alert(self, name: str, **more: Any) -> str:
+        """Write how an alert about `V1` stands; returns its id."""
+        fields = {
+            "id": derived_id(1, self.task, name),
+            "at": self.now,
+            "since": self.now,
+            "task": self.task,
+            "adapter": V1,
+            "kind": "quality",
+            "severity": "critical",
+            "title": name,
+            "evidence": {"metric": "judge_score"},
+            "source": "drift",
+        }
+        found = row(Alert(**(fields | more)))
+        assert found is not None
+        self.store.insert_rows("alerts_log", [found[1]])
+        return str(found[1]["id"])
+
+    def serve(self, adapter: str, version: int) -> None:
+        """Write a routing table whose stable adapter is this one."""
+        rollout_id = derived_id(1, self.task, str(version))
+        table = {"id": rollout_id, "rollout_id": rollout_id, "version": version, "status": "promoted", "stage": ""}
+        found = row(
+            Rollout(**table, at=self.now, task=self.task, stage_started_at=self.now, stable=adapter, action="promote")
+        )
+        assert found is not None
+        self.store.insert_rows("rollouts_log", [found[1]])
 
     async def code(self) -> str:
         """Consider and name the decision."""
@@ -171,3 +201,61 @@ async def test_a_refusal_is_said_once(loop: Loop) -> None:
     assert await loop.code() == "too_few_pairs"
     assert len(loop.publisher.events) == 1
     assert await loop.restarted().consider("unknown-task") is None
+
+
+async def test_an_open_alert_asks_once(loop: Loop) -> None:
+    """Fewer pairs are enough while it is open; decisions name it; answered or acknowledged it asks no more."""
+    loop.serve(V1, 1)
+    loop.add_pairs(0, 1)
+    first = loop.alert("quality fell")
+    assert await loop.code() == "too_few_pairs"
+    loop.trigger = loop.restarted()
+    loop.ingest()
+    assert await loop.code() == "too_few_pairs"
+    loop.now += timedelta(seconds=1)
+    loop.add_pairs(1, 1)
+    assert await loop.code() == "train"
+    refused, requested = loop.ingest()
+    assert (refused.state, refused.trigger, refused.alert_id) == ("declined", "drift", first), (
+        "said once, restarted too"
+    )
+    assert (requested.state, requested.trigger, requested.alert_id) == ("requested", "drift", first)
+    assert first in requested.reason
+    loop.job(requested.job_id, "finished")
+    loop.now += timedelta(hours=2)
+    loop.add_pairs(2, 2)
+    assert await loop.code() == "too_few_pairs", "it was answered"
+    loop.alert("longer answers", state="acknowledged")
+    assert await loop.code() == "too_few_pairs"
+    second = loop.alert("longer answers", at=loop.now + timedelta(seconds=1))
+    assert await loop.code() == "train"
+    assert loop.ingest()[-1].alert_id == second
+
+
+async def test_a_failed_training_answers_no_alert(loop: Loop) -> None:
+    """The alert asks again after the cooldown, up to the daily cap."""
+    loop.alert("quality fell")
+    loop.add_pairs(0, 2)
+    for _ in range(2):
+        assert await loop.code() == "train"
+        job = loop.ingest()[-1].job_id
+        loop.now += timedelta(minutes=1)
+        loop.job(job, "failed")
+        assert await loop.code() == "cooldown"
+        loop.now += timedelta(hours=2)
+    assert await loop.code() == "daily_cap"
+
+
+async def test_alerts_that_training_cannot_answer_ask_for_none(loop: Loop) -> None:
+    """Resolved ones, other kinds, of an adapter that is gone, of latency: the pairs alone decide."""
+    loop.serve(V2, 2)
+    loop.add_pairs(0, 2)
+    loop.alert("gone")
+    loop.alert("over", adapter=V2, state="resolved")
+    loop.alert("slow", adapter=V2, kind="drift", evidence={"metric": "latency"})
+    loop.alert("a judge moved", adapter=V2, kind="judge_drift")
+    assert await loop.code() == "too_few_pairs"
+    (refusal,) = loop.ingest()
+    assert (refusal.trigger, refusal.alert_id) == ("pairs", None)
+    loop.alert("topics moved", adapter=V2, kind="drift", severity="warning", evidence={"metric": "prompt_topics"})
+    assert await loop.code() == "train"

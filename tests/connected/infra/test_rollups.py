@@ -6,13 +6,15 @@ import math
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.infra.clickhouse.client import Store, connect
+from ratchet.infra.clickhouse.client import Store, beside, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
 
@@ -87,6 +89,42 @@ def said(store: Store, task: str) -> dict[tuple[str, str], tuple[Any, ...]]:
     return {(row["adapter"], row["hour"]): tuple(row["said"]) for row in store.query_sql(HOURLY, {"task": task})}
 
 
+DRIFT = (
+    "SELECT adapter, toString(hour) AS hour, (answers, answer_characters, prompts, timed, latency_total, priced,"
+    " arraySum(mapValues(answer_bins)), arraySum(mapValues(latency_bins)), arraySum(mapValues(cost_bins))) AS said"
+    " FROM ratchet.hourly WHERE task = {task:String}"
+)
+TERMS = (
+    "SELECT adapter, toString(hour) AS hour, (texts, terms) AS said"
+    " FROM ratchet.hourly_terms WHERE task = {task:String} AND side = 'output'"
+)
+
+
+def of_drift(store: Store, task: str) -> list[dict[tuple[str, str], tuple[Any, ...]]]:
+    """What the views say that drift alone reads: sums, and answers with their terms."""
+    return [
+        {(row["adapter"], row["hour"]): tuple(row["said"]) for row in store.query_sql(sql, {"task": task})}
+        for sql in (DRIFT, TERMS)
+    ]
+
+
+def drift_counted(rows: list[dict[str, Any]]) -> list[dict[tuple[str, str], tuple[Any, ...]]]:
+    """The same, counted in Python; every text here is one word."""
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * 6)
+    words: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in rows:
+        key = row["adapter"], f"{row['at'][:13]}:00:00"
+        answer, timed = row["status"] == "ok", row["status"] in ("ok", "timeout")
+        added = (answer, answer * len(row["content"]), 1, timed, timed * row["latency_ms"], row["cost_usd"] is not None)
+        sums[key] = [one + other for one, other in zip(sums[key], added, strict=True)]
+        if answer:
+            words[key][row["content"]] += 1
+    terms = {
+        key: (sum(of.values()), {word: n for word, n in of.items() if len(word) >= 2}) for key, of in words.items()
+    }
+    return [{key: (*one, one[0], one[3], one[5]) for key, one in sums.items()}, terms]
+
+
 STEP = st.one_of(st.just("roll"), st.lists(st.integers(0, 29), min_size=1, max_size=12))
 
 
@@ -102,12 +140,36 @@ def test_hourly_is_exact_after_every_step(store: Store, steps: list[Any]) -> Non
             store.insert_rows("ratchet.inferences_log", [inference(number, task) for number in step])
             stored |= set(step)
         assert said(store, task) == counted([inference(number, task) for number in stored])
+        assert of_drift(store, task) == drift_counted([inference(number, task) for number in stored])
 
 
 def open_hours(store: Store, task: str) -> int:
     """How many of a task's hours are counted live."""
     (row,) = store.query_sql("SELECT count() AS n FROM ratchet.hours_open WHERE task = {task:String}", {"task": task})
     return int(row["n"])
+
+
+def test_hours_rolled_up_before_drift_s_columns_get_them(clickhouse: str, tmp_path: Path) -> None:
+    """Hours of the release before are counted anew; those whose rows are gone keep the sums that they had."""
+    older = Path(str(resources.files("ratchet.infra.clickhouse.migrations")))
+    for number in range(1, 7):
+        (file,) = older.glob(f"{number:04}_*.sql")
+        (tmp_path / file.name).write_text(file.read_text())
+    with connect(beside(clickhouse, f"older_{uuid.uuid4().hex[:8]}")) as store:
+        migrate(store, tmp_path)
+        rows = [inference(number, "t") for number in range(0, 30)]
+        store.insert_rows("inferences_log", rows)
+        for row in store.query("hours_to_roll", settled_ms=0, most=10):
+            of = {"task": "t", "hours": row["hours"], "upto": row["upto"]}
+            store.execute("roll_inferences", **of)
+            store.execute("hours_rolled", source="inferences", live_ms=0, **of)
+        store.command(f"DELETE FROM inferences_log WHERE at < '{HOURS[1]}'")
+        assert "0007_drift" in migrate(store)
+        for _ in range(2):
+            asked = "SELECT hour, sum(n) AS n, sum(answers) AS answers FROM hourly GROUP BY hour ORDER BY hour"
+            found = [(row["n"], row["answers"]) for row in store.query_sql(asked)]
+            assert found == [(10, 0), (10, 4), (10, 4)]
+            roll(store, 0, 0)
 
 
 def test_a_quiet_hour_is_rolled_up_once_and_a_busy_one_is_not(store: Store) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from ratchet.schemas.events import Feedback, Rollout, Score
 from ratchet.schemas.policies import Gate, RolloutPolicy, Stage, TaskPolicy
+from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import frozen_window, observe
-from ratchet.services.rules.gates import Means, Sample
+from ratchet.services.rules.gates import Judged, Means, Sample, evaluate
 from ratchet.services.rules.rollout import begin, gates_of, promote
 
 STAGES = [Stage(name="50%", weight_bp=5_000), Stage(name="100%", weight_bp=10_000)]
@@ -101,11 +102,51 @@ def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
             "rubric": "helpful.v1", "rubric_hash": "0" * 16, "score": score, "inclusion_probability": probability,
         }  # fmt: skip
         traffic.write(Score.model_validate(body))
-    found = seen(traffic, state, task)
+    (judged,) = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60)).by_gate.values()
+    assert isinstance(judged, Judged)  # nobody labelled anything
+    found = judged.seen
     assert found.stable is None
     assert found.candidate is not None
     assert found.candidate.n == pytest.approx((1 + 10) ** 2 / (1 + 100))
     assert found.candidate.mean == pytest.approx((0.4 + 9.0) / 11)
+
+
+def test_an_advisory_judge_decides_nothing_until_it_is_trusted(traffic: Any) -> None:
+    """What a judge without labels says is shown and neither passes nor fails; with labels it counts."""
+    gate = Gate(metric="judge_score", margin=0.1, min_n=10, planned_n=50)
+    state, task = running(traffic, gate)
+    stable = traffic.calls(state, "stable", traffic.start, 60)
+    calls = traffic.calls(state, "canary", traffic.start, 60)
+
+    def words(of: Any, good: int, judge: str = "j", older_s: float = 0) -> list[Score]:
+        return [
+            Score.model_validate({
+                "id": traffic.new_id(traffic.start), "at": call.at - timedelta(seconds=older_s),
+                "task": traffic.task, "adapter": call.adapter, "target_id": call.id,
+                "target": "inference", "kind": "pointwise", "judge": judge,
+                "rubric": "helpful.v1", "rubric_hash": "0" * 16, "score": 0.9 if number < good else 0.1,
+            })
+            for number, call in enumerate(of)
+        ]  # fmt: skip
+
+    def verdict() -> tuple[str, str]:
+        now = traffic.start + timedelta(seconds=60)
+        (evidence,) = observe(traffic.store, state, task, now).by_gate.values()
+        result = evaluate(gate, evidence)
+        return result.verdict, result.reason
+
+    # the word of the judge before is not mixed in
+    traffic.write(*words(stable, 0, judge="a", older_s=1), *words(stable, 59), *words(calls, 1))
+    said, reason = verdict()
+    assert said == "inconclusive"
+    assert "shown to be worse than the margin" in reason
+    assert reason.endswith("; judged by j, advisory: no human label of an answer that it scored (n = 0 of 50)")
+    for number, call in enumerate([*stable[:58], *calls[:40]]):
+        body = {"id": traffic.new_id(traffic.start), "at": call.at, "task": traffic.task, "inference_id": call.id}
+        traffic.write(Feedback.model_validate(body | {"kind": "thumb", "value": number < 58, "source": "http"}))
+    said, reason = verdict()
+    assert said == "fail"
+    assert "; judged by j, trusted: agreement 98% [93%, 99%], n = 98" in reason
 
 
 def test_the_frozen_window_is_the_last_stage_with_both_arms(traffic: Any) -> None:
@@ -118,3 +159,26 @@ def test_the_frozen_window_is_the_last_stage_with_both_arms(traffic: Any) -> Non
     assert frozen_window([state, resumed, full, again], "100%") == (resumed.stage_started_at, full_at)
     assert frozen_window([full, again], "100%") is None
     assert frozen_window([], "100%") is None
+
+
+def test_completion_counts_verdicts_and_abstentions_apart(traffic: Any) -> None:
+    """A graded check completes by its verdict; an abstention is no completion and no failure, and is counted."""
+    state, task = running(traffic, Gate(metric="completion", margin=0.1), completion="ticket")
+    calls = traffic.calls(state, "canary", traffic.start, 6, errors=1)
+    said: list[dict[str, Any]] = [
+        {"score": 0.95, "verdict": "pass"},
+        {"score": 0.85, "verdict": "fail"},
+        {"verdict": "abstain"},
+        {"verdict": "abstain"},
+    ]
+    for call, word in zip(calls, [said[2], *said], strict=False):
+        body = {
+            "id": traffic.new_id(call.at), "at": call.at, "task": traffic.task, "adapter": call.adapter,
+            "target_id": call.id, "target": "inference", "kind": "check", "judge": "check", "rubric": "ticket",
+            "rubric_hash": "0" * 16,
+        }  # fmt: skip
+        traffic.write(Score.model_validate(body | word))
+    # the failed call, whatever was said of it, the pass and the fail; two abstained; of one nothing was said
+    assert seen(traffic, state, task).candidate == Sample(3, 1, 1, abstained=2)
+    told = traffic.store.query("completion_timeline", task=traffic.task, check="ticket", since=instant(traffic.start))
+    assert [row["completed"] for row in told] == [1, 0]

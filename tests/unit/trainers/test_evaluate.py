@@ -8,13 +8,14 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from ratchet.schemas.checks import LanguageCheck, ReferenceCheck, RequiredFieldsCheck
 from ratchet.schemas.errors import DatasetError, ModelError
-from ratchet.schemas.policies import Check, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers.dataset import read_evaluation
 from ratchet.trainers.evaluate import Completion, completion, completion_check, judge
 from ratchet.trainers.worker import rejection
 
-TICKET = Check(name="ticket", kind="required_fields", fields=["order"])
+TICKET = RequiredFieldsCheck(name="ticket", fields=["order"])
 ROWS: list[dict[str, Any]] = [
     {"id": f"h{n}", "messages": [{"role": "user", "content": f"order {n}"}], "expect": {"order": str(n)}}
     for n in range(10)
@@ -87,3 +88,31 @@ def test_floor_rejects_what_is_below_it_and_what_was_not_measured() -> None:
     assert rejection(0.9, good) is None
     assert "90.0% (9 of 10) is below" in str(rejection(0.95, good))
     assert "not measured" in str(rejection(0.5, None))
+
+
+def test_an_abstention_is_no_completion_and_no_failure() -> None:
+    """What the check cannot say of is in neither count; a floor has to hold with all of it failed."""
+    english = LanguageCheck(name="english", languages=["en"])
+    rows = [{"id": n, "messages": []} for n in range(4)]
+    answers = ["Your order is on its way to you.", "Votre commande arrivera lundi prochain.", "OK.", "12345"]
+    measured = judge(rows, answers, english)
+    assert (measured.n, measured.k, measured.unjudged, measured.rate) == (2, 1, 2, 0.5)
+    assert "abstained: 3 characters" in measured.examples[1]["reason"]
+    assert rejection(0.25, measured) is None
+    assert "of 2 more the check cannot say" in str(rejection(0.5, measured))
+    nothing = judge(rows[:1], ["OK."], english)
+    assert (nothing.n, nothing.rate, nothing.low, nothing.high) == (0, None, 0.0, 1.0)
+    assert "not measured" in str(rejection(0.1, nothing))
+
+
+def test_references_and_functions_of_held_out_prompts(tmp_path: Path) -> None:
+    """A reference is found under the task's system prompt too; a prompt without one is not judged."""
+    (tmp_path / "refs.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}], "expect": "42"}')
+    rows = [{"id": n, "messages": [{"role": "user", "content": asked}]} for n, asked in enumerate("qqr")]
+    check = ReferenceCheck(name="known", file="refs.jsonl")
+    measured = judge(rows, ["42.", "43", "42"], check, folder=tmp_path, system_prompt="Be brief.")
+    assert (measured.n, measured.k, measured.unjudged) == (2, 1, 1)
+    with pytest.raises(DatasetError, match=r"check 'known': .*refs\.jsonl"):
+        completion_check("support", TaskPolicy(checks=[check], completion="known"), tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="held-out prompt 0: tags"):
+        judge([{"id": 0, "messages": [], "tags": 3}], ["x"], TICKET)

@@ -6,10 +6,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
 
-from ratchet.consumers.judge import load_rubric
-from ratchet.consumers.rules.judging import agreement, build_prompt, delimiter, fill, parse_rubric, read_reply
+from ratchet.consumers.grading import load_rubric
+from ratchet.consumers.rules.judging import build_prompt, delimiter, fill, parse_rubric, read_reply
 from ratchet.schemas.errors import SettingsError
 
 ID = "019a0000-0000-7000-8000-000000000001"
@@ -109,16 +108,3 @@ def test_rubric_files() -> None:
         load_rubric("missing")
     with pytest.raises(ValueError, match="sections"):
         parse_rubric("a", "nothing")
-
-
-@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
-def test_agreement(a: int, b: int, c: int, d: int) -> None:
-    """Agreement is the share of equal verdicts with statsmodels' Wilson interval; without labels it is unknown."""
-    found = agreement(a, b, c, d)
-    n = a + b + c + d
-    if n == 0:
-        assert (found.rate, found.low, found.high) == (None, 0.0, 1.0)
-    else:
-        expected = proportion_confint(a + d, n, method="wilson")
-        assert found.rate == (a + d) / n
-        assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)

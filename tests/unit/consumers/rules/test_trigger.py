@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.consumers.rules.trigger import TriggerState, decide
+from ratchet.consumers.rules.trigger import NOT_LEARNED, Asking, TriggerState, asking, decide
 from ratchet.schemas.policies import RetrainingPolicy
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-POLICY = RetrainingPolicy(min_new_pairs=100, cooldown_s=3600, daily_cap=2)
+POLICY = RetrainingPolicy(min_new_pairs=100, cooldown_s=3600, daily_cap=2, alert_min_pairs=20)
+ALERT = Asking("a1", "quality fell", "judge_score")
 
 
 def test_enough_new_pairs_train() -> None:
@@ -35,6 +36,41 @@ def test_what_stands_against_training(state: TriggerState, code: str) -> None:
     assert (decision.train, decision.code) == (False, code)
 
 
+def test_an_alert_makes_fewer_pairs_enough() -> None:
+    """While an alert asks its own minimum counts and the reason names it; never more pairs than without it."""
+    assert decide(TriggerState(19, alert=ALERT), POLICY, NOW).code == "too_few_pairs"
+    decision = decide(TriggerState(20, alert=ALERT), POLICY, NOW)
+    assert decision.train
+    assert decision.reason == "20 new train pairs (at least 20); alert a1 asks: quality fell"
+    few = RetrainingPolicy(min_new_pairs=5, alert_min_pairs=50)
+    assert decide(TriggerState(5, alert=ALERT), few, NOW).train
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (TriggerState(50, running="job", alert=ALERT), "running"),
+        (TriggerState(50, last_request_at=NOW - timedelta(minutes=59), alert=ALERT), "cooldown"),
+        (TriggerState(50, last_request_at=NOW - timedelta(hours=2), requests_24h=2, alert=ALERT), "daily_cap"),
+    ],
+)
+def test_an_alert_lifts_neither_cooldown_nor_cap(state: TriggerState, code: str) -> None:
+    """What else stands against training stands against it with an alert too, and the refusal names the alert."""
+    decision = decide(state, POLICY, NOW)
+    assert (decision.train, decision.code) == (False, code)
+    assert "a1" in decision.reason
+
+
+def test_the_gravest_unanswered_alert_that_training_mends_asks() -> None:
+    """Answered alerts and those of what no training mends are passed over."""
+    slow = Asking("a0", "slow", "latency")
+    other = Asking("a2", "longer answers", "answer_length")
+    assert asking([slow, ALERT, other], []) == ALERT
+    assert asking([slow, ALERT, other], ["a1"]) == other
+    assert asking([Asking(name, name, name) for name in NOT_LEARNED], []) is None
+    assert asking([], ["a1"]) is None
+
+
 def test_switched_off() -> None:
     """A task with retraining switched off never trains by itself."""
     assert decide(TriggerState(10_000), RetrainingPolicy(enabled=False), NOW).code == "disabled"
@@ -46,12 +82,18 @@ def test_switched_off() -> None:
     st.one_of(st.none(), st.just("job")),
     st.one_of(st.none(), st.integers(0, 10_000)),
     st.integers(0, 4),
+    st.sampled_from([None, ALERT]),
 )
 def test_trains_only_when_nothing_stands_against_it(
-    pairs: int, trained: int, running: str | None, age_s: int | None, requests: int
+    pairs: int, trained: int, running: str | None, age_s: int | None, requests: int, alert: Asking | None
 ) -> None:
     """Training is decided exactly when every condition allows it."""
     last = None if age_s is None else NOW - timedelta(seconds=age_s)
-    state = TriggerState(pairs, trained, running, last, requests)
-    allowed = pairs - trained >= 100 and running is None and (age_s is None or age_s >= 3600) and requests < 2
+    state = TriggerState(pairs, trained, running, last, requests, alert)
+    allowed = (
+        pairs - trained >= (20 if alert else 100)
+        and running is None
+        and (age_s is None or age_s >= 3600)
+        and requests < 2
+    )
     assert decide(state, POLICY, NOW).train == allowed

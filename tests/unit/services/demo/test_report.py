@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from ratchet.schemas.policies import JudgePolicy
+from ratchet.consumers.calibration import InForce
+from ratchet.consumers.rules.standing import Labelled, calibrate, standing, tally
+from ratchet.schemas.judging import JudgePolicy
 from ratchet.services.demo import report
 from ratchet.services.demo.picture import draw
 
@@ -80,11 +82,18 @@ def test_the_switch_is_never_negative() -> None:
 
 def test_a_judge_is_advisory_until_it_has_labels_and_agrees() -> None:
     """The judge's standing follows the policy's labels and the lower end of its agreement."""
-    row = {"judge": "j", "n": 200, "rate": 0.9, "low": 0.85, "high": 0.94}
-    assert report.judge([row], JudgePolicy())["standing"] == "may gate"
-    assert report.judge([row | {"n": 49}], JudgePolicy())["standing"].startswith("advisory")
-    assert report.judge([row | {"low": 0.6}], JudgePolicy())["standing"].startswith("advisory")
-    assert report.judge([], JudgePolicy())["n"] == 0
+    policy = JudgePolicy()
+
+    def said(agree: int, n: int) -> dict[str, Any]:
+        half = agree // 2
+        items = [Labelled(1, 1)] * half + [Labelled(0, 0)] * (agree - half) + [Labelled(0, 1)] * (n - agree)
+        found = calibrate("t", "j", "r", "0" * 16, tally(items))
+        return report.judge(InForce("j", found.rubric_hash, found, standing(found, policy, START)))
+
+    assert said(180, 200)["standing"].startswith("trusted: agreement 90% [85%, 93%], n = 200")
+    assert said(46, 49)["standing"] == "advisory: 49 of 50 labels"
+    assert said(150, 200)["standing"].startswith("advisory: agreement 75% [69%, 80%], n = 200: not shown")
+    assert report.judge(InForce("j", "0" * 16, None, standing(None, policy, START)))["n"] == 0
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from scipy import stats
 from statsmodels.stats.proportion import test_proportions_2indep as two_proportions
 
 from ratchet.schemas.policies import Gate
-from ratchet.services.rules.gates import Exceedances, Means, Sample, evaluate, log_e_faster, log_e_slower, threshold
+from ratchet.services.rules.gates import (
+    Exceedances,
+    Judged,
+    Means,
+    Sample,
+    evaluate,
+    log_e_faster,
+    log_e_slower,
+    threshold,
+)
 
 COMPLETION = Gate(metric="completion", margin=0.02)
 ERRORS = Gate(metric="error_rate", margin=0.005)
@@ -40,6 +49,21 @@ def latency(n_old: int, n_new: int, exceeded: int, p95: float = 100.0) -> Exceed
 def test_missing_data_is_inconclusive(evidence: Means | None) -> None:
     """An arm without observations neither passes nor fails, however good the other looks."""
     assert evaluate(COMPLETION, evidence).verdict == "inconclusive"
+
+
+def test_answers_without_a_verdict_never_help_a_candidate() -> None:
+    """A pass that hangs on answers the check abstained on is none; an equal share in both arms costs nothing."""
+
+    def asked(stable: float, candidate: float) -> str:
+        arms = Sample(9_000, 8_100, 8_100, stable), Sample(9_000, 8_400, 8_400, candidate)
+        return evaluate(COMPLETION, Means(*arms)).verdict
+
+    assert asked(0, 0) == asked(900, 900) == asked(900, 0) == asked(0, 20) == "pass"
+    assert asked(0, 900) == asked(900, 3_000) == "inconclusive"
+    worse = Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 7_000, 7_000, 900))
+    assert evaluate(COMPLETION, worse).verdict == "fail"
+    told = evaluate(COMPLETION, Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 8_400, 8_400, 1_000))).reason
+    assert told.endswith("no verdict: 10.0% of the candidate's answers, 0.0% of stable's")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 6_000.0])
@@ -118,6 +142,19 @@ def test_weighted_scores_are_compared_like_rates() -> None:
     old, new = Sample(812.5, 812.5 * 0.7, 812.5 * 0.53), Sample(640.25, 640.25 * 0.72, 640.25 * 0.56)
     assert evaluate(gate, Means(old, new)).verdict == "pass"
     assert evaluate(gate, Means(new, Sample(640.25, 640.25 * 0.5, 640.25 * 0.3))).verdict == "fail"
+
+
+def test_an_untrusted_judge_decides_nothing() -> None:
+    """What would pass or fail is inconclusive by an advisory judge; figures that make no sense stay an error."""
+    gate = Gate(metric="judge_score", margin=0.05)
+    old = Sample(812.5, 812.5 * 0.7, 812.5 * 0.53)
+    for new in (Sample(640.25, 640.25 * 0.72, 640.25 * 0.56), Sample(640.25, 640.25 * 0.5, 640.25 * 0.3)):
+        result = evaluate(gate, Judged(Means(old, new), "j, advisory: 3 of 50 labels", trusted=False))
+        assert result.verdict == "inconclusive"
+        assert result.reason.endswith("judged by j, advisory: 3 of 50 labels")
+        trusted = evaluate(gate, Judged(Means(old, new), "j, trusted: agreement 90%", trusted=True))
+        assert trusted.verdict == evaluate(gate, Means(old, new)).verdict
+    assert evaluate(gate, Judged(Means(old, Sample(1, 2, 3)), "j", trusted=False)).verdict == "error"
 
 
 def test_e_values_are_mixtures_of_likelihood_ratios() -> None:

@@ -1,0 +1,273 @@
+"""Consumer ``drift``: judges each hour of every served adapter once it is over, and keeps its alerts true.
+
+It reads ClickHouse and writes to Kafka (``ratchet.drift``, ``ratchet.alert``), so a second one, or one that was killed
+in the middle, says the same again under the same ids. An hour is judged ``lateness_s`` after its end; where late
+events change an hour of the last ``amend_hours``, it and the hours after it are judged anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import orjson
+
+from ratchet.consumers.calibration import in_force
+from ratchet.consumers.error_rates import expected_for
+from ratchet.consumers.report import hours, measure
+from ratchet.consumers.rules.alerting import Severity, step
+from ratchet.consumers.rules.drift import Ruling, Run, rule_on, same_hours
+from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
+from ratchet.consumers.rules.measurement import Window
+from ratchet.consumers.rules.phrases import REFUSALS, UNCERTAIN
+from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import BrokerError, StoreError
+from ratchet.schemas.events import Alert, Drift
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rows import instant
+
+log = logging.getLogger("ratchet.drift")
+EVERY_S = 60.0
+"""Seconds between two looks for an hour that is due or was amended."""
+CATCH_UP = 24
+"""After an absence so many hours are judged at most; the rules that follow the hours read all of them anyway."""
+LEAST_BASELINE = timedelta(days=1)
+Subject = tuple[str, str]
+"""A task and an adapter."""
+
+
+class Monitor:
+    """Looks at every task; call `look` again and again, from one thread.
+
+    Args:
+        store: migrated.
+        publisher: takes the events.
+        tasks: policies by task.
+        clock: the present instant.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        tasks: Mapping[str, TaskPolicy],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._tasks = tasks
+        self._clock = clock
+        # What was said and may not be in the store yet: the end of the last hour, and each shift's run at hours' ends.
+        self._upto: dict[Subject, datetime] = {}
+        self._runs: dict[Subject, dict[datetime, dict[str, Run]]] = {}
+        self._known: dict[str, Alert] = {}
+        self._counts: dict[str, tuple[Window, dict[datetime, int]]] = {}
+
+    def look(self) -> int:
+        """Judge what is due; returns how many hours of adapters that was.
+
+        Raises:
+            StoreError: ClickHouse is away; what was judged is said, the rest is due the next time.
+            BrokerError: the publisher's queue is full; likewise.
+        """
+        return sum(self._task(task, policy) for task, policy in self._tasks.items() if policy.drift.enabled)
+
+    def _task(self, task: str, policy: TaskPolicy) -> int:
+        end = _floor(self._clock() - timedelta(seconds=policy.drift.lateness_s))
+        since = end - max(CATCH_UP, policy.drift.amend_hours) * HOUR
+        amended = self._amended(task, end - policy.drift.amend_hours * HOUR, end)
+        judged = 0
+        for row in self._store.query("drift_watched", task=task, since=instant(since)):
+            subject = (task, str(row["adapter"]))
+            begun = _floor(max(row["promoted_at"] or row["began"], row["began"]))
+            upto = self._said_upto(subject, end)
+            first = upto if upto is not None else end - HOUR
+            if amended is not None:
+                first = min(first, amended)
+            due = [at for at in _ends(max(first, since, begun + LEAST_BASELINE), end)]
+            if due:
+                self._hours(subject, policy, begun, due)
+                judged += len(due)
+        return judged
+
+    def _said_upto(self, subject: Subject, end: datetime) -> datetime | None:
+        """The end of the last hour that was judged: as far as memory, else the store, tells."""
+        if subject in self._upto:
+            # a clock that went back judges no hour twice; one that ran ahead and came back starts again from now
+            return min(self._upto[subject], end)
+        rows = self._store.query("drift_last", task=subject[0], adapter=subject[1], upto=instant(end))
+        if not rows:
+            return None
+        at: datetime = rows[0]["at"]
+        self._upto[subject] = at
+        self._runs[subject] = {at: {row["metric"]: Run(row["streak"], row["calm"]) for row in rows}}
+        return at
+
+    def _amended(self, task: str, since: datetime, until: datetime) -> datetime | None:
+        """The first hour of these that has changed since the last look."""
+        rows = self._store.query("drift_counts", task=task, since=instant(since), until=instant(until))
+        now = {row["hour"]: int(row["known"]) for row in rows}
+        if task not in self._counts:
+            self._counts[task] = Window(since, until), now
+            return None
+        seen, before = self._counts[task]
+        self._counts[task] = Window(since, until), now
+        both = (hour for hour in now if seen.since <= hour < seen.until)
+        return min((hour for hour in both if now[hour] != before.get(hour, 0)), default=None)
+
+    def _hours(self, subject: Subject, policy: TaskPolicy, begun: datetime, due: list[datetime]) -> None:
+        """Judge these hours, named by their ends, of one adapter."""
+        task, _ = subject
+        self._know(task)
+        silence = [row["title"] for row in self._store.query("judge_drifts", task=task)]
+        stands = in_force(self._store, task, policy, self._clock()).standing
+        for at in due:
+            for said, expected in [
+                *self._shifts(subject, policy, begun, at),
+                *self._followed(subject, policy, begun, at),
+            ]:
+                judged = said.metric.partition(":")[0] == "judge_score"
+                if judged and silence:
+                    said = said.model_copy(update={"reason": f"{said.reason}; no alert: {silence[0]}"})
+                self._publisher.publish(said)
+                if not (judged and silence):
+                    self._alert(said, policy, expected, stands.reason if judged and not stands.trusted else None)
+            self._upto[subject] = max(at, self._upto.get(subject, at))
+
+    def _shifts(
+        self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
+    ) -> list[tuple[Drift, float | None]]:
+        task, adapter = subject
+        if at.hour % policy.drift.window_hours:
+            return []  # windows do not overlap, so that each is news of its own
+        window = Window(at - policy.drift.window_hours * HOUR, at)
+        pinned = Window(begun, min(begun + policy.drift.baseline_hours * HOUR, window.since))
+        if pinned.until - pinned.since < LEAST_BASELINE:
+            return []
+        found = measure(self._store, task, adapter, pinned, window, policy=policy)
+        alike = same_hours(pinned, window)
+        bases = dict.fromkeys((one.metric for one in found), pinned)
+        if alike is not None:
+            # hours of the week where they say enough, the whole baseline where they do not
+            by_metric = {one.metric: one for one in measure(self._store, task, adapter, alike, window, policy=policy)}
+            better = {name for name, one in by_metric.items() if one.abstains is None}
+            found = [by_metric[one.metric] if one.metric in better else one for one in found]
+            bases |= dict.fromkeys(better, alike)
+        runs = self._runs.setdefault(subject, {})
+        rulings: list[Ruling] = rule_on(found, runs.get(window.since, {}), policy.drift)
+        runs[at] = {one.measurement.metric: one.run for one in rulings}
+        for old in [hour for hour in runs if hour < at - (CATCH_UP + policy.drift.amend_hours) * HOUR]:
+            del runs[old]
+        return [(shift_event(task, adapter, bases[one.measurement.metric], window, one), None) for one in rulings]
+
+    def _followed(
+        self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
+    ) -> list[tuple[Drift, float | None]]:
+        task, adapter = subject
+        # while the baseline still grows it ends a window before the hour, so that a fall does not enter it at once
+        until = min(begun + policy.drift.baseline_hours * HOUR, at - policy.drift.window_hours * HOUR)
+        said = []
+        for metric in (*FALLS, *RISES):
+            values = hours(self._store, task, adapter, metric, begun, at, policy=policy)
+            for one in follow(metric, values, until, at, policy.drift):
+                if (hour := one.hours.get(at - HOUR)) is not None:
+                    unit = "score" if metric == "judge_score" else "rate"
+                    event = hour_event(task, adapter, one, at - HOUR, hour, Window(begun, until), unit)
+                    said.append((event, _expected(one, policy)))
+        return said
+
+    def _alert(self, said: Drift, policy: TaskPolicy, expected: float | None, advisory: str | None) -> None:
+        severity: Severity = "critical" if said.rule == "page" and said.metric == "judge_score" else "warning"
+        caveats = []
+        if advisory is not None:
+            severity = "warning"
+            caveats.append(f"the judge is advisory: {advisory}")
+        found = finding(said, severity=severity, false_alarms_per_year=expected, examples=(), caveats=caveats)
+        known = self._known.get(found.key)
+        if step(known, found, policy.drift) is None:
+            return
+        told = replace(found, evidence={**found.evidence, "inferences": self._examples(said)})
+        event = step(known, told, policy.drift)
+        assert event is not None
+        self._publisher.publish(event)
+        self._known[found.key] = event
+        log.warning("%s, %s: %s", event.severity, event.state, event.title)
+
+    def _examples(self, said: Drift) -> list[str]:
+        metric = said.metric.partition(":")[0]
+        rows = self._store.query(
+            "drift_examples",
+            task=said.task,
+            adapter=said.adapter,
+            metric=metric,
+            risen=(said.value or 0.0) >= (said.baseline or 0.0),
+            phrases=list(UNCERTAIN if metric == "uncertainty" else REFUSALS),
+            since=instant(said.since),
+            until=instant(said.at),
+        )
+        return [str(row["id"]) for row in rows]
+
+    def _know(self, task: str) -> None:
+        """Read how the task's alerts stand; what this process said last may not be in the store yet."""
+        for row in self._store.query("alerts_known", task=task):
+            stored = _alert(row)
+            known = self._known.get(stored.key)
+            # at one instant the store knows what a person said of it, e.g. that it is acknowledged
+            if known is None or stored.at >= known.at:
+                self._known[stored.key] = stored
+
+
+def _alert(row: dict[str, Any]) -> Alert:
+    fields = {name: value for name, value in row.items() if value not in ("", None)}
+    return Alert.model_validate(fields | {"evidence": orjson.loads(row["evidence"])})
+
+
+def _expected(followed: Followed, policy: TaskPolicy) -> float | None:
+    if followed.baseline.abstains is not None:
+        return None
+    limits = rate_thresholds(policy.drift) if followed.rule == "rate" else thresholds(policy.drift)
+    return expected_for(TABLE[followed.rule], followed.baseline, limits).per_year
+
+
+def _floor(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _ends(since: datetime, until: datetime) -> list[datetime]:
+    """The ends of the hours that begin from ``since`` on and end by ``until``."""
+    count = int((until - _floor(since)) / HOUR)
+    return [_floor(since) + number * HOUR for number in range(1, count + 1)]
+
+
+class Looks(Protocol):
+    """What is looked with: a `Monitor`."""
+
+    def look(self) -> int:
+        """Judge what is due."""
+        ...
+
+
+def keep_watching(monitor: Looks, stop: threading.Event, every_s: float = EVERY_S) -> None:
+    """Look again and again until ``stop`` is set; what is away is waited for and said once.
+
+    Args:
+        monitor: used from this thread alone.
+        stop: looked at between looks.
+        every_s: seconds between two.
+    """
+    said = ""
+    while not stop.is_set():
+        try:
+            monitor.look()
+            said = ""
+        except (StoreError, BrokerError) as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("hours are judged when this is over: %s", said)
+        stop.wait(every_s)
