@@ -10,17 +10,17 @@ import numpy as np
 
 from ratchet.consumers.report import HOUR_METRICS as METRICS
 from ratchet.consumers.rules import drift_simulation, simulation
-from ratchet.consumers.rules.backtest import RATES, SCORES, Shift, judge, resample
+from ratchet.consumers.rules.backtest import SCORES, Shift, judge, resample
+from ratchet.consumers.rules.drift_simulation import LENGTHS, RATES
+from ratchet.consumers.rules.following import rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import HourValue
-from ratchet.consumers.rules.quality import Thresholds
 from ratchet.consumers.rules.quality_arrays import Bools
-from ratchet.consumers.rules.rates import RateThresholds
 from ratchet.consumers.rules.simulation import WARM, Delay, FalseAlarms, Noise, Rule
+from ratchet.schemas.drift_policy import DriftPolicy
 
 __all__ = ["METRICS", "Result", "generated", "recorded"]
 HOURS, HORIZON, BASELINE = 480, 240, 336
 LEVELS = {"refusals": 0.02, "uncertainty": 0.05, "errors": 0.01}
-LENGTHS = ("answer_length", "prompt_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,7 @@ def recorded(
     hours: Mapping[str, Sequence[HourValue]],
     days: int,
     seed: int,
-    thresholds: Thresholds | None = None,
-    rates: RateThresholds | None = None,
+    policy: DriftPolicy | None = None,
 ) -> Iterator[Result]:
     """Judge shifts in recorded hours, resampled to as many days as wanted.
 
@@ -50,23 +49,22 @@ def recorded(
         hours: by metric, as ``report.hours`` gives them.
         days: simulated, rounded up to whole series of 20 days.
         seed: the same seed gives the same figures.
-        thresholds: of the rules over scores; the default ones without it.
-        rates: of the rules over rates; likewise.
+        policy: the task's, which sets the rules; the default one without it.
 
     Raises:
         ValueError: a metric with fewer than 72 hours with enough observations.
     """
-    thresholds, rates = thresholds or Thresholds(), rates or RateThresholds()
+    policy = policy or DriftPolicy()
     series = max(2, ceil(days * 24 / HOURS))
     for number, shift in enumerate(shifts):
         random = np.random.default_rng([seed, number])
-        least = rates.min_n if shift.metric in RATES else thresholds.min_n
+        least = policy.min_n
         try:
             mean, n, base = resample(random, hours[shift.metric], least, series, BASELINE + HOURS)
             moved, moved_n, _ = resample(random, hours[shift.metric], least, series, BASELINE + WARM + HORIZON)
         except ValueError as error:
             raise ValueError(f"{shift.metric}: {error}") from None
-        rules = _rules(random, shift.metric, thresholds, rates)
+        rules = _rules(random, shift.metric, policy)
         calm = judge(rules, mean, n, base.variance, BASELINE, None, 0)
         found = judge(rules, moved, moved_n, base.variance, BASELINE, shift, WARM)
         note = f"{shift.metric}: resampled from {base.hours} recorded hours; what was wrong in them counts as noise"
@@ -78,16 +76,15 @@ def generated(
     noise: Noise,
     days: int,
     seed: int,
-    thresholds: Thresholds | None = None,
-    rates: RateThresholds | None = None,
+    policy: DriftPolicy | None = None,
 ) -> Iterator[Result]:
     """Judge shifts in generated hours; arguments as ``recorded`` has them, ``noise`` says how hours vary."""
-    thresholds, rates = thresholds or Thresholds(), rates or RateThresholds()
+    policy = policy or DriftPolicy()
     series = max(2, ceil(days * 24 / HOURS))
     for number, shift in enumerate(shifts):
         random = np.random.default_rng([seed, number])
         level = LEVELS.get(shift.metric, 1.0)
-        rules = _rules(random, shift.metric, thresholds, rates)
+        rules = _rules(random, shift.metric, policy)
 
         def change(value: float, shift: Shift = shift) -> float:
             return float(shift.put(np.array([value]))[0] - value)
@@ -98,8 +95,9 @@ def generated(
             found = simulation.rate(random, rules, level, noise, series, WARM + HORIZON, change(level))
             note = f"{shift.metric}: a rate of {level:.0%}"
         elif shift.metric in LENGTHS:
-            calm = drift_simulation.lengths(random, noise, series, HOURS)
-            found = drift_simulation.lengths(random, noise, series, WARM + HORIZON, shift.size)
+            limits = drift_simulation.limits(shift.metric, policy)
+            calm = drift_simulation.lengths(random, noise, series, HOURS, 0.0, limits)
+            found = drift_simulation.lengths(random, noise, series, WARM + HORIZON, shift.size, limits)
             note = f"{shift.metric}: lognormal, σ {drift_simulation.SIGMA}"
         else:
             wide = noise if shift.metric in SCORES else replace(noise, cv=drift_simulation.SIGMA)
@@ -110,12 +108,12 @@ def generated(
         yield from _results(shift, calm, found, note)
 
 
-def _rules(random: np.random.Generator, metric: str, thresholds: Thresholds, rates: RateThresholds) -> dict[str, Rule]:
+def _rules(random: np.random.Generator, metric: str, policy: DriftPolicy) -> dict[str, Rule]:
     if metric in SCORES:
-        return simulation.quality_rules(thresholds)
+        return simulation.quality_rules(thresholds(policy))
     relative = metric not in RATES
-    drift = {"drift": drift_simulation.mean_rule(random, relative)}
-    return drift if relative else simulation.rate_rules(rates) | drift
+    drift = {"drift": drift_simulation.mean_rule(random, drift_simulation.limits(metric, policy), relative)}
+    return drift if relative else simulation.rate_rules(rate_thresholds(policy)) | drift
 
 
 def _results(shift: Shift, calm: dict[str, Bools], found: dict[str, Bools], note: str) -> Iterator[Result]:

@@ -33,9 +33,11 @@ delay. Seed {seed}. Alerts read the same figures (`consumers/error_rates.json`) 
   {horizon} hours. A rule of three hours cannot be quicker than 3.
 - Judged quality: one answer varies by {cv:.0%} of the mean; with another spread s the same holds for n·({cv:.3f}/s)².
 - The drop alone is what a simple monitor does. It is here to compare with, and does not run.
-- A rule over rates is told to find 5 points.
+- The Bernoulli CUSUM is told to find 5 points. The rules with BH (Benjamini and Hochberg, over 14 metrics) compare an
+  hour with the same hour of the baseline's week, as the monitor does after two weeks.
 - Simulated hours obey the rules' model (normal means, AR(1) effects; binomial counts): what real hours do beyond it
-  is for `ratchet drift backtest` on recorded traffic. The baseline's hours of the week are not simulated.
+  is for `ratchet drift backtest` on recorded traffic. Judged quality's offsets for the hours of the week are not
+  simulated: learned from two weeks without a pattern they add 0 to 70% to these rates (docs/experiments.md).
 
 ![False alarms a year by answers judged an hour](error-rates.svg)
 """

@@ -75,8 +75,8 @@ def cells(setting: Setting, series: int = SERIES) -> Iterator[dict[str, Any]]:
             return drift_simulation.lengths(random, noise, series, hours, change)
         if setting.kind == "quality":
             return simulation.quality(random, simulation.quality_rules(QUALITY), noise, series, hours, change)
-        rules = simulation.rate_rules(RATES) | {"drift_rates": drift_simulation.mean_rule(random, relative=False)}
-        return simulation.rate(random, rules, setting.level, noise, series, hours, change)
+        follow = simulation.rate(random, simulation.rate_rules(RATES), setting.level, noise, series, hours, change)
+        return follow | drift_simulation.rates(random, setting.level, noise, series, hours, change)
 
     calm = run(HOURS, 0.0)
     moved = {f"{change:+g}": run(simulation.WARM + HORIZON, change) for change in CHANGES[setting.kind]}

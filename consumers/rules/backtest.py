@@ -16,13 +16,13 @@ from datetime import timedelta
 import numpy as np
 
 from ratchet.consumers.rules import quality_arrays as arrays
+from ratchet.consumers.rules.drift_simulation import RATES
 from ratchet.consumers.rules.measurement import HourValue
 from ratchet.consumers.rules.quality_arrays import Baselines, Bools, Floats
 from ratchet.consumers.rules.quality_baseline import Baseline, estimate, fault
 from ratchet.consumers.rules.simulation import Rule
 
 SCORES = ("judge_score", "satisfaction", "completion")
-RATES = ("refusals", "uncertainty", "errors")
 BLOCK = 24
 LEAST_HOURS = 72
 _SHIFT = re.compile(r"(?P<metric>[a-z_]+)=(?P<size>[+-][0-9]+(\.[0-9]+)?)(?P<unit>%|pp)")

@@ -23,7 +23,7 @@ class DriftLimits:
     effect: float
     q: float = 0.05
     hours: int = 3
-    metrics: int = 10
+    metrics: int = 14
     min_n: int = 30
 
 
@@ -32,7 +32,7 @@ def benjamini_hochberg(p: Floats, q: float) -> Bools:
     order = np.argsort(p, axis=-1)
     ranked = np.take_along_axis(p, order, -1)
     counted = np.isfinite(p).sum(-1, keepdims=True)
-    under = ranked <= q * np.arange(1, p.shape[-1] + 1) / np.maximum(counted, 1)
+    under = ranked < q * np.arange(1, p.shape[-1] + 1) / np.maximum(counted, 1)
     last = np.where(under.any(-1), p.shape[-1] - 1 - under[..., ::-1].argmax(-1), -1)
     kept = np.arange(p.shape[-1]) <= last[..., None]
     made = np.zeros(p.shape, dtype=bool)
@@ -63,7 +63,7 @@ def length_distances(before: NDArray[np.int64], now: NDArray[np.int64]) -> tuple
     """PSI over tenths and the p of Kolmogorov–Smirnov, for hours whose lengths are counted in bins.
 
     Args:
-        before: counts of each series' baseline, (series, 1, bins); bins are quantiles of the baseline, ten or a
+        before: counts of the baseline, (series, hours, bins) or (series, 1, bins); bins are its quantiles, ten or a
             multiple of it.
         now: counts of each hour, (series, hours, bins), at least one a row.
     """

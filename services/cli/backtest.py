@@ -79,8 +79,9 @@ def _recorded(task: str, adapter: str, since: str, shifts: list[Any], days: int,
             shift.metric: hours(store, task, adapter, shift.metric, begin, until, policy=settings.tasks.get(task))
             for shift in shifts
         }
+    policy = settings.tasks[task].drift if task in settings.tasks else None
     try:
-        yield from run.recorded(shifts, read, days, seed)
+        yield from run.recorded(shifts, read, days, seed, policy)
     except ValueError as error:
         raise SettingsError(f"task {task!r}: {error}") from None
 
