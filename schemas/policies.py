@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -227,6 +228,7 @@ class TaskPolicy(Closed):
     """Of this task's calls, over ``[prices]``: for a task with hardware or a contract of its own."""
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
+    pairwise: PairwisePolicy = Field(default_factory=PairwisePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)

@@ -6,12 +6,12 @@ from math import sqrt
 from statistics import NormalDist
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate: right at small n and near 0 and 1, where k/n ± 1.96·SE is not.
 
     Args:
-        k: successes, 0 ≤ k ≤ n.
-        n: trials; 0 gives (0, 1), which is what no data says.
+        k: successes, 0 ≤ k ≤ n; a fraction where observations carry weights.
+        n: trials (Kish's effective number of them); 0 gives (0, 1), which is what no data says.
         confidence: two-sided, between 0 and 1.
 
     Returns:
