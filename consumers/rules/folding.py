@@ -25,6 +25,8 @@ def fold(text: str) -> str:
     Variation selectors, zero-width characters, soft hyphens and direction marks are invisible; marks that stay
     alone on a letter (accents) are kept.
     """
+    if text.isascii():
+        return " ".join(text.translate(_APOSTROPHES).casefold().split())
     plain = _BLANKS.sub(" ", unicodedata.normalize("NFKC", text)).translate(_APOSTROPHES)
     seen = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf" and not "\ufe00" <= sign <= "\ufe0f")
     return " ".join(seen.casefold().split())
@@ -35,6 +37,8 @@ def latin(folded: str) -> str:
 
     What is written in another alphabet is gibberish then: for patterns of Latin letters alone.
     """
+    if folded.isascii():
+        return folded
     bare = unicodedata.normalize("NFKD", folded.translate(_LOOKALIKES))
     return "".join(sign for sign in bare if unicodedata.category(sign) != "Mn")
 

@@ -153,8 +153,9 @@ def _readings(text: str) -> Iterator[str]:
 
 def _match(text: str) -> str | None:
     folded = fold(text)
-    for name, pattern in _OTHER_PATTERNS:
-        if pattern.search(folded):
-            return name
+    if not folded.isascii():
+        for name, pattern in _OTHER_PATTERNS:
+            if pattern.search(folded):
+                return name
     bare = latin(folded)
     return next((name for name, pattern in _LATIN_PATTERNS if pattern.search(bare)), None)
