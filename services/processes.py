@@ -176,6 +176,7 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import checks, judge, pairs
+    from ratchet.consumers.pairwise import Pairwise
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -185,13 +186,15 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     clients = wiring.judges(s) if "judge" in names else {}
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
-    looking: asyncio.Task[None] | None = None
+    looking: list[asyncio.Task[None]] = []
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
         judge.recall_spent(store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
-        looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
+        comparing = Pairwise(store, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
+        thumbs = Thumbs(store, judging, publisher)
+        looking = [asyncio.create_task(one.keep_looking(stop)) for one in (thumbs, comparing)]
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
@@ -205,9 +208,9 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         stop.set()
         if building is not None:
             await building
-        if looking is not None:
-            looking.cancel()  # whatever it was at, the next start finds it again
-            await asyncio.gather(looking, return_exceptions=True)
+        for task in looking:
+            task.cancel()  # whatever it was at, the next start finds it again
+        await asyncio.gather(*looking, return_exceptions=True)
         for client in clients.values():
             await client.close()
         if cache is not None:

@@ -7,10 +7,8 @@ import unicodedata
 
 # letters of other alphabets that look like Latin ones (the common ones of Unicode's confusables, UTS 39)
 _LOOKALIKES = str.maketrans(
-    "авеікмнорстухѕјԁԛԝһгαεικνορτυχωсɡɩı"
-    "АВЕІКМНОРСТУХЅЈԚԜҺΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
-    "abeikmhopctyxsjdqwhraeikvoptuxwcgli"
-    "abeikmhopctyxsjqwhabezhikmnoptyx",
+    "авеікмнорстухѕјԁԛԝһгαεικνορτυχωсɡɩıАВЕІКМНОРСТУХЅЈԚԜҺΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "abeikmhopctyxsjdqwhraeikvoptuxwcgliabeikmhopctyxsjqwhabezhikmnoptyx",
 )
 _BLANKS = re.compile(r"[\u115f\u1160\u2800\u3164\uffa0]")
 """Letters and symbols by their category that show nothing."""

@@ -113,7 +113,7 @@ def read_reply(text: str, tokens: Tokens, order: Order) -> Said | None:
         return Said(meaning[match["letter"]], None, rationale)
     distribution: dict[Outcome, float] = {meaning[letter]: share for letter, share in shares.items()}
     most = max(distribution.values())
-    likely = [outcome for outcome in ("win", "tie", "loss") if distribution[outcome] == most]
+    likely = [outcome for outcome in VALUES if distribution[outcome] == most]
     return Said(likely[0] if len(likely) == 1 else "tie", distribution, rationale)
 
 

@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A win rate 0–1 with its interval; ``n`` is Kish's effective number of comparisons. None: nothing to tell it by."""
+    """A win rate 0–1 with its interval; ``n`` is Kish's effective number of comparisons. None: there are none."""
 
     n: float
     rate: float | None
@@ -112,9 +112,7 @@ def length_controlled(found: Sequence[Comparison], confidence: float = 0.95) -> 
     # weights with mean 1: the two half observations then weigh one comparison
     unit = size / total
     scale = sqrt(sum(one.weight * one.count * one.difference**2 for one in found) / total)
-    rows = [
-        (tanh(one.difference / scale) if scale else 0.0, one.score, one.weight * unit, one.count) for one in found
-    ]
+    rows = [(tanh(one.difference / scale) if scale else 0.0, one.score, one.weight * unit, one.count) for one in found]
     prior = [(-1.0, 0.5, 0.5, 1), (1.0, 0.5, 0.5, 1)]
     theta, slope = _fit([*rows, *prior])
     spread = _theta_error([*rows, *prior], rows, theta, slope) * sqrt(size / (size - 2) if size > 2 else 3.0)

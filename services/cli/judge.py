@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.services.cli import judge_compare
+
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.policies import TaskPolicy
 
-app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again.")
+app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again, compare candidates.")
+judge_compare.add_to(app)
 
 
 @app.command()
@@ -53,7 +56,12 @@ def run(
         again = Rejudging(store, judging, publisher, task, first, last)
         chosen = again.choose(limit)
         grader = judging.graders[task]
-        said: dict[str, object] = {"task": task, "judge": grader.word, "rubric": grader.rubric.name, "rubric_hash": grader.rubric.hash}
+        said: dict[str, object] = {
+            "task": task,
+            "judge": grader.word,
+            "rubric": grader.rubric.name,
+            "rubric_hash": grader.rubric.hash,
+        }
         said |= {"stored": chosen.stored, "drawn": chosen.drawn, "reweigh": len(chosen.reweigh)}
         planned = again.plan(chosen)
         if not as_json:
