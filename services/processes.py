@@ -166,6 +166,7 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import anchors, checks, judge, pairs
+    from ratchet.consumers.pairwise import Pairwise
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -175,16 +176,17 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     clients = wiring.judges(s) if "judge" in names else {}
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
-    looking: asyncio.Task[None] | None = None
+    looking: list[asyncio.Task[None]] = []
     checking = checks.register(broker, s.tasks, publisher, s.config_dir) if "checks" in names else None
-    scoring: asyncio.Task[None] | None = None
     if clients:
         await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
-        looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
+        comparing = Pairwise(store, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
+        thumbs = Thumbs(store, judging, publisher)
         graders = anchors.graders_of(s.tasks, clients, s.rubrics)
         anchoring = anchors.Anchoring(s.tasks, s.config_dir, graders, store, publisher)
-        scoring = asyncio.create_task(anchoring.keep_scored(stop))
+        chores = (thumbs.keep_looking(stop), comparing.keep_looking(stop), anchoring.keep_scored(stop))
+        looking = [asyncio.create_task(chore) for chore in chores]
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
@@ -208,14 +210,10 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await watching
         if building is not None:
             await building
-        if looking is not None:
-            looking.cancel()  # whatever it was at, the next start finds it again
+        for task in looking:
+            task.cancel()  # whatever it was at, the next start finds it again
             with contextlib.suppress(asyncio.CancelledError):
-                await looking
-        if scoring is not None:
-            scoring.cancel()  # likewise
-            with contextlib.suppress(asyncio.CancelledError):
-                await scoring
+                await task
         for client in clients.values():
             await client.close()
         if cache is not None:
