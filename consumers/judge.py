@@ -1,197 +1,222 @@
-"""Group ``judge``: an LLM grades a sample of the answers; it abstains where it cannot, it never scores 0 for an error.
+"""Group ``judge``: LLMs grade a sample of the answers; they abstain where they cannot, and never score 0 for an error.
 
-Retries, patience and a pause after failures are bounded, so a judge that is away costs
-its partition seconds, not minutes, and the scores it missed say ``abstain``.
+Which answers are judged is decided by a hash and by what was said of them: refusals and answers with a
+thumb down are judged whole (`consumers.thumbs` finds the latter), the rest by the policy's fraction.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from importlib import resources
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.consumers.grading import Grader, choose, load_rubric
 from ratchet.consumers.rules import judging
-from ratchet.consumers.rules.judging import Agreement, Judgement, Rubric
+from ratchet.consumers.rules.judging import Agreement, Judgement
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
-from ratchet.consumers.rules.sampling import Draw, draw
+from ratchet.consumers.rules.sampling import draw
+from ratchet.consumers.rules.verdicts import Grade
+from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
-from ratchet.infra.judge import JudgeClient, JudgeRefused
+from ratchet.infra.judge import JudgeClient
+from ratchet.infra.judge_cache import JudgeCache
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import ModelError, SettingsError
-from ratchet.schemas.events import Event, Inference, Score, Shadow
+from ratchet.schemas.events import Event, Inference, Request, Response, Score, Shadow
 from ratchet.schemas.ids import derived_id
-from ratchet.schemas.policies import JudgePolicy, TaskPolicy
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.topics import INFERENCE, SHADOW
 
 if TYPE_CHECKING:
     from faststream.confluent import KafkaBroker
 
-log = logging.getLogger("ratchet.judge")
 GROUP = "judge"
-PROMPTS = "ratchet.consumers.prompts"
-TRIES = 2
-"""One retry of a reply without a score; then the judge abstains."""
+LONGEST_S = 240.0
+"""The longest that one answer may take, all judges, criteria and retries included: Kafka waits 300 s for a member."""
 
 
-def load_rubric(name: str) -> Rubric:
-    """Read a rubric out of the package.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is judged: an answer with its request, as an event or a stored row has it.
 
-    Raises:
-        SettingsError: no such rubric, or one without its sections.
+    ``drawn_by`` is the id of the production request: both answers to one request are judged or
+    neither, so that a rollout's arms stay comparable.
     """
-    try:
-        text = resources.files(PROMPTS).joinpath(f"{name}.md").read_text(encoding="utf-8")
-        return judging.parse_rubric(name, text)
-    except FileNotFoundError:
-        files = (file.name for file in resources.files(PROMPTS).iterdir())
-        allowed = ", ".join(sorted(file.removesuffix(".md") for file in files if file.endswith(".md")))
-        raise SettingsError(f"judge.rubric: {name!r} is not in the package; allowed: {allowed}") from None
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
+
+    id: str
+    drawn_by: str
+    at: datetime
+    task: str
+    adapter: str
+    rollout_id: str | None
+    target: str
+    request: Request
+    response: Response
+
+    @property
+    def content(self) -> str:
+        """Its text, empty where it has tool calls alone."""
+        return self.response.content or ""
+
+    @property
+    def asked(self) -> object:
+        """Its messages or prompt, as JSON values."""
+        return self.request.messages if self.request.messages is not None else self.request.prompt
+
+    @property
+    def said(self) -> object:
+        """Its text, or its tool calls as JSON values."""
+        return self.response.content or self.response.tool_calls
+
+
+def to_answer(event: Inference | Shadow) -> Answer | None:
+    """The answer of an event; None for a call that gave none (its status says so)."""
+    if event.status != "ok" or event.response is None:
+        return None
+    shadow = isinstance(event, Shadow)
+    return Answer(
+        id=event.id,
+        drawn_by=event.inference_id if isinstance(event, Shadow) else event.id,
+        at=event.at,
+        task=event.task,
+        adapter=event.adapter,
+        rollout_id=event.rollout_id,
+        target="shadow" if shadow else "inference",
+        request=event.request,
+        response=event.response,
+    )
+
+
+def fraction_of(policy: JudgePolicy, content: str) -> float:
+    """Share of the answers like this one that are judged, whatever people say of them."""
+    return policy.refusal_fraction if refusal_phrase(content) else policy.fraction
 
 
 class Judge:
-    """The handler: draws the sample, asks the judge, publishes a score or an abstention for each answer drawn."""
+    """The handler: draws the sample, has it graded, publishes a score or an abstention for each grade."""
 
     def __init__(
         self,
         tasks: Mapping[str, TaskPolicy],
         publisher: Publisher,
-        client: JudgeClient,
+        clients: Mapping[str, JudgeClient],
         *,
-        concurrency: int = 2,
-        patience_s: float = 90.0,
-        failures: int = 3,
-        pause_s: float = 30.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        cache: JudgeCache | None = None,
+        rubrics: Path | None = None,
+        longest_s: float = LONGEST_S,
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
-        """Load the tasks' rubrics.
+        """Load the tasks' rubrics and find their judges.
 
         Args:
             tasks: policies by task; other tasks are not judged.
             publisher: takes the scores.
-            client: the judge.
-            concurrency: answers that are with the judge at once.
-            patience_s: the longest one answer may take, retries included.
-            failures: times in a row that the endpoint may be away before it is left alone …
-            pause_s: … for this long, abstaining at once.
-            monotonic: a clock that only goes forward, in seconds.
+            clients: the judges, by name.
+            cache: of what was said before of the same content.
+            rubrics: folder of the user's own rubrics.
+            longest_s: after which an answer's judges abstain.
+            now: the wall clock.
 
         Raises:
-            SettingsError: a rubric that is not in the package.
+            SettingsError: a rubric or a judge that does not exist.
         """
-        self._policies: dict[str, tuple[JudgePolicy, Rubric]] = {
-            task: (policy.judge, load_rubric(policy.judge.rubric))
-            for task, policy in tasks.items()
-            if policy.judge.enabled
+        self.policies = {task: policy.judge for task, policy in tasks.items() if policy.judge.enabled}
+        self.graders = {
+            task: Grader(policy, load_rubric(policy.rubric, rubrics), choose(task, policy, clients), cache)
+            for task, policy in self.policies.items()
         }
+        self.clients = clients
+        self.started = now()
         self._publisher = publisher
-        self._client = client
-        self._slots = asyncio.Semaphore(concurrency)
-        self._patience_s = patience_s
-        self._failures_allowed = failures
-        self._pause_s = pause_s
-        self._monotonic = monotonic
-        self._failures = 0
-        self._paused_until = float("-inf")
+        self._longest_s = longest_s
+        self._now = now
 
     async def handle(self, event: Event) -> None:
         """Judge one inference or shadow answer if the sample has it."""
-        if not isinstance(event, Inference | Shadow) or event.task not in self._policies:
+        if not isinstance(event, Inference | Shadow) or event.task not in self.policies:
             return
-        if event.status != "ok" or event.response is None:
+        answer = to_answer(event)
+        if answer is None:
             return
-        policy, rubric = self._policies[event.task]
-        content = event.response.content or ""
-        # both answers to one request are judged, or neither: the arms stay comparable
-        request_id = event.inference_id if isinstance(event, Shadow) else event.id
-        drawn = draw(request_id, policy.refusal_fraction if refusal_phrase(content) else policy.fraction)
-        if not drawn.sampled:
-            return
-        if not event.response.tool_calls and (why := hollow(content)):
+        drawn = draw(answer.drawn_by, fraction_of(self.policies[answer.task], answer.content))
+        if drawn.sampled:
+            await self.judge(answer, drawn.probability)
+
+    async def judge(self, answer: Answer, probability: float) -> list[Score]:
+        """Judge one answer and publish its scores; the last of them is the word that counts.
+
+        Args:
+            answer: of a task that is judged.
+            probability: how likely the sample was to have it.
+        """
+        grades = await self._grade(answer)
+        scores = [self._score(answer, grade, probability) for grade in grades]
+        for score in scores:
+            self._publisher.publish(score)
+        return scores
+
+    async def _grade(self, answer: Answer) -> list[Grade]:
+        grader = self.graders[answer.task]
+        if not answer.response.tool_calls and (why := hollow(answer.content)):
             # judges reward such answers, so none is asked; leaving them out would flatter a broken model
-            self._publisher.publish(self._score(event, rubric, drawn, score=0.0, verdict="rejected", rationale=why))
-            return
-        async with self._slots:
-            self._publisher.publish(await self._judge(event, rubric, drawn))
-
-    async def _judge(self, event: Inference | Shadow, rubric: Rubric, drawn: Draw) -> Score:
-        if self._monotonic() < self._paused_until:
-            return self._abstain(event, rubric, drawn, "the judge is away; left alone for a while")
+            return grader.same(Judgement(0.0, None, why))
         try:
-            async with asyncio.timeout(self._patience_s):
-                score = await self._ask(event, rubric, drawn)
-        except JudgeRefused as error:
-            return self._abstain(event, rubric, drawn, str(error))
-        except (ModelError, TimeoutError) as error:
-            self._failed(error)
-            return self._abstain(event, rubric, drawn, str(error) or f"no reply in {self._patience_s:g} s")
-        self._failures = 0
-        return score
+            async with asyncio.timeout(self._longest_s):
+                return await grader.grade(answer.id, answer.asked, answer.said)
+        except TimeoutError:
+            return grader.same(None, f"no judgement within {self._longest_s:g} s")
 
-    async def _ask(self, event: Inference | Shadow, rubric: Rubric, drawn: Draw) -> Score:
-        assert event.response is not None
-        asked: object = event.request.messages if event.request.messages is not None else event.request.prompt
-        answer: object = event.response.content or event.response.tool_calls
-        system, user = judging.build_prompt(rubric, event.id, asked, answer)
-        spent = {"prompt_tokens": 0, "completion_tokens": 0}
-        text = ""
-        for _ in range(TRIES):
-            reply = await self._client.ask(system, user, judging.REPLY_SCHEMA)
-            spent["prompt_tokens"] += reply.prompt_tokens
-            spent["completion_tokens"] += reply.completion_tokens
-            text = reply.text
-            judgement = judging.read_reply(text, reply.tokens)
-            if judgement is not None:
-                return self._judged(event, rubric, drawn, judgement, spent)
-        return self._abstain(event, rubric, drawn, f"no score in the reply {text[:120]!r}", **spent)
-
-    def _failed(self, error: Exception) -> None:
-        self._failures += 1
-        if self._failures >= self._failures_allowed:
-            self._paused_until = self._monotonic() + self._pause_s
-            self._failures = 0
-            log.warning("the judge is away and is left alone for %g s: %s", self._pause_s, error)
-
-    def _judged(
-        self, event: Inference | Shadow, rubric: Rubric, drawn: Draw, judgement: Judgement, spent: dict[str, int]
-    ) -> Score:
-        grade = round(judging.LOWEST + judgement.score * (judging.HIGHEST - judging.LOWEST))
-        return self._score(
-            event,
-            rubric,
-            drawn,
-            score=judgement.score,
-            distribution=judgement.distribution,
-            verdict=str(grade),
-            rationale=judgement.rationale or None,
-            **spent,
-        )
-
-    def _abstain(self, event: Inference | Shadow, rubric: Rubric, drawn: Draw, why: str, **spent: int) -> Score:
-        return self._score(event, rubric, drawn, verdict="abstain", rationale=why[:500], **spent)
-
-    def _score(self, event: Inference | Shadow, rubric: Rubric, drawn: Draw, **said: Any) -> Score:
-        unix_ms = int(event.at.timestamp() * 1000)
+    def _score(self, answer: Answer, grade: Grade, probability: float) -> Score:
+        rubric = self.graders[answer.task].rubric
+        said: dict[str, Any] = {"verdict": "abstain", "rationale": grade.why[:500] or None}
+        if grade.judgement is not None:
+            points = judging.LOWEST + grade.judgement.score * (judging.HIGHEST - judging.LOWEST)
+            said = {
+                "score": grade.judgement.score,
+                "distribution": grade.judgement.distribution,
+                "verdict": "rejected" if grade.rejected else str(round(points)),
+                "rationale": grade.judgement.rationale or None,
+                "spread": grade.spread,
+                "basis": grade.basis,
+            }
+        criterion = grade.rubric.removeprefix(rubric.name).removeprefix("/")
+        parts = (grade.judge, rubric.hash, *([criterion] if criterion else []))
         return Score(
-            id=derived_id(unix_ms, "judge", event.id, self._client.model, rubric.hash),
-            at=event.at,
-            task=event.task,
-            adapter=event.adapter,
-            rollout_id=event.rollout_id,
-            target_id=event.id,
-            target="shadow" if isinstance(event, Shadow) else "inference",
+            id=derived_id(int(answer.at.timestamp() * 1000), "judge", answer.id, *parts),
+            at=answer.at,
+            task=answer.task,
+            adapter=answer.adapter,
+            rollout_id=answer.rollout_id,
+            target_id=answer.id,
+            target=answer.target,
             kind="pointwise",
-            judge=self._client.model,
-            rubric=rubric.name,
+            judge=grade.judge,
+            rubric=grade.rubric,
             rubric_hash=rubric.hash,
-            inclusion_probability=drawn.probability,
+            inclusion_probability=probability,
+            prompt_tokens=grade.prompt_tokens,
+            completion_tokens=grade.completion_tokens,
+            cost_usd=grade.cost_usd,
+            cached=grade.cached,
+            judged_at=self._now(),
             **said,
         )
+
+
+def recall_spent(store: Store, clients: Mapping[str, JudgeClient], now: datetime) -> None:
+    """Tell each judge's budget what the scores say was spent since midnight UTC, by this process or another.
+
+    Raises:
+        StoreError: ClickHouse is away; what was spent is not known.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    spent = {row["judge"]: row for row in store.query("judge_spent", since=midnight)}
+    for client in clients.values():
+        if (row := spent.get(client.model)) is not None:
+            client.budget.saw(now, float(row["tokens"]), float(row["usd"]))
 
 
 def judge_agreement(store: Store, task: str) -> list[dict[str, Any]]:
@@ -224,17 +249,20 @@ def register(
     broker: KafkaBroker,
     tasks: Mapping[str, TaskPolicy],
     publisher: Publisher,
-    client: JudgeClient,
-    concurrency: int = 2,
+    clients: Mapping[str, JudgeClient],
+    *,
+    cache: JudgeCache | None = None,
+    rubrics: Path | None = None,
 ) -> Judge:
     """Subscribe the judge to inferences and shadow answers.
 
-    A partition's events are handled one after the other, so ``concurrency`` members of the
-    group read side by side; how many answers are with the judge at once stays bounded by it.
+    A partition's events are handled one after the other, so as many members of the group read side by
+    side as the widest judge takes questions at once; each judge's own slots bound it.
     """
     from ratchet.infra.kafka.stream import subscribe
 
-    judge = Judge(tasks, publisher, client, concurrency=concurrency)
+    judge = Judge(tasks, publisher, clients, cache=cache, rubrics=rubrics)
+    concurrency = max((client.concurrency for client in clients.values()), default=1)
     for topic in (INFERENCE, SHADOW):
         for _ in range(min(concurrency, topic.partitions)):
             subscribe(broker, topic, GROUP, judge.handle, publisher)

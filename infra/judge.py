@@ -2,23 +2,44 @@
 
 Endpoints differ in what they support. The client asks for structured output and token
 probabilities, and where an endpoint refuses that, for less, remembering what worked.
+Its limits go with it, whoever asks: slots, requests and tokens a minute, the day's budget,
+retries with jitter, bounded patience, and a pause for an endpoint that is away.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI
 
+from ratchet.infra import clock
+from ratchet.infra.judge_limits import BudgetSpent, DayBudget, Limits, TokenBucket, retry_after_s, retry_wait_s
+from ratchet.infra.judge_reply import Said, read_completion
 from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
+from ratchet.schemas.pricing import Price, cost_usd
 
+log = logging.getLogger("ratchet.judge")
 TOP_LOGPROBS = 20
 """The most that OpenAI and vLLM give."""
+MAX_TOKENS = 96
+"""Room for a score and a rationale."""
+LOCAL_MAX_TOKENS = 10
+"""The served base model judges by its score token, the seventh of its reply; its reasons are not worth their time."""
+FAILURES = 3
+"""Times in a row that an endpoint may be away before it is left alone …"""
+PAUSE_S = 30.0
+"""… for this long."""
+_CHARACTERS_A_TOKEN = 3
+"""On the low side, so that estimates are on the high side."""
 
 
 class JudgeRefused(ModelError):
@@ -30,13 +51,25 @@ class JudgeReply:
     """What the judge said.
 
     ``tokens`` pairs each generated token with the probabilities of what could have stood in its
-    place; empty where the endpoint gives none.
+    place; empty where the endpoint gives none. ``refusal`` is set where the judge declined.
     """
 
     text: str
     tokens: list[tuple[str, dict[str, float]]]
     prompt_tokens: int
     completion_tokens: int
+    cost_usd: float | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Several replies to one question, and what they cost together."""
+
+    texts: list[str]
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None = None
 
 
 class JudgeClient:
@@ -49,8 +82,18 @@ class JudgeClient:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
+        patience_s: float = 90.0,
         retries: int = 2,
-        max_tokens: int = 96,
+        max_tokens: int = MAX_TOKENS,
+        concurrency: int = 2,
+        limits: Limits = Limits(),
+        price: Price | None = None,
+        failures: int = FAILURES,
+        pause_s: float = PAUSE_S,
+        now: Callable[[], datetime] = clock.now,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         """Connect lazily.
 
@@ -59,13 +102,36 @@ class JudgeClient:
             model: the model's name there; also the judge's id in scores.
             api_key: None for a local endpoint without keys.
             timeout_s: for one try.
-            retries: further tries when the endpoint is away or overloaded, with the library's back-off.
+            patience_s: for one question, retries included.
+            retries: further tries after 429, 5xx, time-outs and lost connections.
             max_tokens: room for the score and a rationale.
+            concurrency: questions at once; more wait.
+            limits: what it may be asked.
+            price: of its tokens; None: its cost is unknown.
+            failures: times in a row that the endpoint may be away before it is left alone …
+            pause_s: … for this long, failing at once.
+            now: the wall clock, for the day.
+            monotonic: a clock that only goes forward, in seconds.
+            sleep: waits.
+            jitter: gives numbers from 0 to 1.
         """
         self.model = model
-        self._max_tokens = max_tokens
-        self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=retries)
+        self.price = price
+        self.max_tokens = max_tokens
+        self.concurrency = concurrency
+        self.budget = DayBudget(limits)
+        self._requests = TokenBucket(limits.requests_per_minute) if limits.requests_per_minute else None
+        self._tokens = TokenBucket(limits.tokens_per_minute) if limits.tokens_per_minute else None
+        self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout_s, max_retries=0)
+        self._patience_s, self._retries = patience_s, retries
+        self._failures_allowed, self._pause_s = failures, pause_s
+        self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
+        self._slots = asyncio.Semaphore(concurrency)
+        self._failures = 0
+        self._paused_until = float("-inf")
         self._variant = 0
+        self._several = True
+        """Whether the endpoint is asked for several choices at once."""
 
     async def ask(self, system: str, user: str, schema: dict[str, Any] | None = None) -> JudgeReply:
         """Ask for one completion at temperature 0.
@@ -77,49 +143,158 @@ class JudgeClient:
 
         Raises:
             JudgeRefused: the endpoint does not take this prompt in any form.
-            ModelError: the endpoint is away, after bounded retries.
+            BudgetSpent: the day's budget is spent.
+            ModelError: the endpoint is away, after bounded retries, or answers no completion.
         """
         variants = _variants(schema)
         last: Exception | None = None
         for number in range(min(self._variant, len(variants) - 1), len(variants)):
             try:
-                reply = await self._once(system, user, variants[number])
+                said = await self._complete(system, user, variants[number] | {"temperature": 0.0})
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 last = error
                 continue
-            except openai.OpenAIError as error:
-                raise ModelError(f"judge {self.model}: {type(error).__name__}: {error}") from error
             # only a success tells an unsupported feature from a refused prompt
             self._variant = number
-            return reply
+            first, cost = said.choices[0], cost_usd(self.price, said.prompt_tokens, said.completion_tokens)
+            return JudgeReply(
+                first.text, first.tokens, said.prompt_tokens, said.completion_tokens, cost, refusal=first.refusal
+            )
         raise JudgeRefused(f"judge {self.model} refuses the prompt: {last}") from last
+
+    async def sample(
+        self, system: str, user: str, schema: dict[str, Any] | None, k: int, temperature: float
+    ) -> Samples:
+        """Ask the same ``k`` times at a temperature above 0, in as few requests as the endpoint allows.
+
+        Fewer than ``k`` texts come back where it failed on the way.
+
+        Raises:
+            JudgeRefused, BudgetSpent, ModelError: as `ask`, before anything was said.
+        """
+        texts: list[str] = []
+        prompt = completion = 0
+        shaped = [variant for variant in _variants(schema) if "logprobs" not in variant]
+        while len(texts) < k:
+            wanted = k - len(texts) if self._several else 1
+            more: dict[str, Any] = {"temperature": temperature} | ({"n": wanted} if wanted > 1 else {})
+            try:
+                said = await self._complete(system, user, shaped[0] | more)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if wanted > 1:
+                    self._several = False
+                elif len(shaped) > 1:
+                    shaped = shaped[1:]
+                else:
+                    raise JudgeRefused(f"judge {self.model} refuses the prompt: {error}") from error
+                continue
+            except ModelError:
+                if texts:
+                    break
+                raise
+            texts += [choice.text for choice in said.choices[:wanted]]
+            prompt += said.prompt_tokens
+            completion += said.completion_tokens
+        return Samples(texts, prompt, completion, cost_usd(self.price, prompt, completion))
+
+    def estimate(self, system: str, user: str, replies: int = 1) -> tuple[int, float]:
+        """Tokens and USD (0 without a price) of a question, on the high side."""
+        prompt, completion = (len(system) + len(user)) // _CHARACTERS_A_TOKEN, replies * self.max_tokens
+        return prompt + completion, cost_usd(self.price, prompt, completion) or 0.0
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _once(self, system: str, user: str, extra: dict[str, Any]) -> JudgeReply:
-        done = await self._client.chat.completions.create(
-            model=self.model,
-            messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-            temperature=0.0,
-            max_tokens=self._max_tokens,
-            **extra,
-        )
-        if not done.choices:
-            raise ModelError(f"judge {self.model}: a reply without choices")
-        choice = done.choices[0]
-        tokens = [
-            (item.token, {top.token: math.exp(min(0.0, top.logprob)) for top in item.top_logprobs})
-            for item in ((choice.logprobs and choice.logprobs.content) or [])
-        ]
-        usage = done.usage
-        return JudgeReply(
-            choice.message.content or "",
-            tokens,
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-        )
+    async def _complete(self, system: str, user: str, extra: dict[str, Any]) -> Said:
+        async with self._slots:
+            if (left_s := self._paused_until - self._monotonic()) > 0:
+                raise ModelError(f"judge {self.model} is away and is left alone for {left_s:.0f} s")
+            held = self.estimate(system, user, int(extra.get("n", 1)))
+            self.budget.hold(self._now(), *held)
+            spent: tuple[float, float] = (0, 0.0)
+            try:
+                await self._rate(held[0])
+                said = await self._patiently(system, user, extra)
+                tokens = said.prompt_tokens + said.completion_tokens
+                spent = (tokens, cost_usd(self.price, said.prompt_tokens, said.completion_tokens) or 0.0)
+                if not tokens:
+                    spent = held  # nobody counted; it was not free for that
+            except TimeoutError as error:
+                spent = held  # it may have been answered, and billed
+                raise self._failed(f"no reply in {self._patience_s:g} s") from error
+            finally:
+                self.budget.settle(self._now(), held, spent)
+                if self._tokens is not None:
+                    self._tokens.give_back(held[0] - spent[0])
+            self._failures = 0
+            return said
+
+    async def _rate(self, tokens: float) -> None:
+        """Wait for room among the requests and tokens of a minute; longer than the patience is too long."""
+        taken = [(self._requests, 1.0), (self._tokens, tokens)]
+        now = self._monotonic()
+        wait_s = max((bucket.take(amount, now) for bucket, amount in taken if bucket is not None), default=0.0)
+        if wait_s > self._patience_s:
+            if self._requests is not None:
+                self._requests.give_back(1.0)
+            raise ModelError(f"judge {self.model}: its limits a minute leave no room for {wait_s:.0f} s")
+        if wait_s > 0:
+            await self._sleep(wait_s)
+
+    async def _patiently(self, system: str, user: str, extra: dict[str, Any]) -> Said:
+        """One question with its retries."""
+        deadline = self._monotonic() + self._patience_s
+        async with asyncio.timeout(self._patience_s):
+            for attempt in range(1, self._retries + 2):
+                asked_for: float | None = None
+                try:
+                    return await self._once(system, user, extra)
+                except (openai.BadRequestError, openai.UnprocessableEntityError):
+                    raise
+                except openai.APIStatusError as error:
+                    failure: openai.APIError = error
+                    if error.status_code not in (408, 409, 429) and error.status_code < 500:
+                        break
+                    asked_for = retry_after_s(error.response.headers.get("retry-after"))
+                except openai.APIConnectionError as error:  # time-outs among them
+                    failure = error
+                wait_s = retry_wait_s(attempt, asked_for, self._jitter())
+                if attempt > self._retries or self._monotonic() + wait_s > deadline:
+                    if asked_for is not None:
+                        self._paused_until = self._monotonic() + asked_for
+                    break
+                if self._requests is not None:
+                    wait_s = max(wait_s, self._requests.take(1.0, self._monotonic()))
+                await self._sleep(wait_s)
+        raise self._failed(f"{type(failure).__name__}: {failure}") from failure
+
+    def _failed(self, why: str) -> ModelError:
+        self._failures += 1
+        if self._failures >= self._failures_allowed:
+            self._paused_until = max(self._paused_until, self._monotonic() + self._pause_s)
+            self._failures = 0
+            log.warning("judge %s is away and is left alone for %g s: %s", self.model, self._pause_s, why)
+        return ModelError(f"judge {self.model}: {why}")
+
+    async def _once(self, system: str, user: str, extra: dict[str, Any]) -> Said:
+        try:
+            done: object = await self._client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
+                max_tokens=self.max_tokens,
+                **extra,
+            )
+        except openai.APIResponseValidationError as error:
+            raise self._failed("a reply that is no completion") from error
+        except openai.APIError:
+            raise
+        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        said = read_completion(done)
+        if said is None:
+            raise self._failed("a reply without choices")
+        return said
 
 
 def _variants(schema: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -137,21 +312,34 @@ def _variants(schema: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [shaped | likely, shaped | few, shaped, likely, {}] if shaped else [likely, few, {}]
 
 
-LOCAL_MAX_TOKENS = 10
-"""The served base model judges by its score token, the seventh of its reply; its reasons are not worth their time."""
-
-
-def make_judge(settings: JudgeSettings, vllm: Sequence[str], base_model: str) -> JudgeClient:
+def make_judge(
+    settings: JudgeSettings, vllm: Sequence[str], base_model: str, name: str = "default", price: Price | None = None
+) -> JudgeClient:
     """The judge that the settings name, or else the served base model on the first vLLM replica.
 
     Raises:
-        SettingsError: a judge's address without its model's name.
+        SettingsError: an address without a model's name, or a budget in USD without the model's price.
     """
-    if settings.url is None:
-        return JudgeClient(
-            f"{vllm[0]}/v1", settings.model or base_model, timeout_s=settings.timeout_s, max_tokens=LOCAL_MAX_TOKENS
-        )
-    if settings.model is None:
-        raise SettingsError("judge.model: not set; allowed: the model's name at judge.url")
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    return JudgeClient(settings.url, settings.model, api_key=key, timeout_s=settings.timeout_s)
+    if settings.url is not None and settings.model is None:
+        raise SettingsError(f"judges.{name}.model: not set; allowed: the model's name at judges.{name}.url")
+    model = settings.model or base_model
+    if settings.usd_per_day is not None and price is None:
+        raise SettingsError(f'judges.{name}.usd_per_day: {model} has no price; allowed: with [prices."{model}"]')
+    limits = Limits(
+        settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_day, settings.usd_per_day
+    )
+    return JudgeClient(
+        settings.url or f"{vllm[0]}/v1",
+        model,
+        api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+        timeout_s=settings.timeout_s,
+        patience_s=settings.patience_s,
+        retries=settings.retries,
+        max_tokens=settings.max_tokens or (LOCAL_MAX_TOKENS if settings.url is None else MAX_TOKENS),
+        concurrency=settings.concurrency,
+        limits=limits,
+        price=price,
+    )
+
+
+__all__ = ["BudgetSpent", "JudgeClient", "JudgeRefused", "JudgeReply", "Samples", "make_judge"]

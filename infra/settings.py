@@ -19,7 +19,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import TaskName
-from ratchet.schemas.policies import Price, Retention, TaskPolicy
+from ratchet.schemas.judging import JudgeName
+from ratchet.schemas.policies import Retention, TaskPolicy
+from ratchet.schemas.pricing import Price
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
@@ -50,15 +52,22 @@ class CircuitSettings(BaseModel):
 
 
 class JudgeSettings(BaseModel):
-    """The LLM judge's endpoint; without a URL the served base model judges (and is weak at it)."""
+    """One LLM judge: its endpoint and what may be asked of it; without a URL the served base model (weak at it)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str | None = None
-    model: str | None = None
+    model: str | None = Field(None, description="its name there, and the judge's id in scores")
     api_key: SecretStr | None = None
     concurrency: Annotated[int, Field(ge=1, le=256)] = 2
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="of one try")
+    patience_s: Annotated[float, Field(gt=0, le=240)] = Field(90.0, description="of one question, retries included")
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(2, description="after 429, 5xx, time-outs, lost connections")
+    max_tokens: Annotated[int, Field(ge=8, le=4096)] | None = Field(None, description="None: 96; the base model's 10")
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_day: Annotated[int, Field(ge=1)] | None = Field(None, description="UTC; when spent, the judge abstains")
+    usd_per_day: Annotated[float, Field(gt=0)] | None = Field(None, description="likewise; needs the model's price")
 
 
 class Settings(BaseSettings):
@@ -109,7 +118,10 @@ class Settings(BaseSettings):
     redaction_salt: SecretStr = Field(SecretStr(""), description="key of the placeholders, the same for every gateway")
     circuit: CircuitSettings = CircuitSettings()
     embedded: Embedded = Embedded()
-    judge: JudgeSettings = JudgeSettings()
+    judges: dict[JudgeName, JudgeSettings] = Field(
+        {}, description="by name; none: the served base model judges, as `default`"
+    )
+    rubrics: Path = Field(Path("rubrics"), description="folder of your own rubrics, <name>.vN.md")
     retention: Retention = Field(Retention(), description="of every task that does not say otherwise")
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
@@ -119,8 +131,18 @@ class Settings(BaseSettings):
     def _paths_are_beside_the_file(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A relative path belongs to ratchet.toml's folder, wherever a process was started."""
         folder = Path(values.get("config_dir") or Path()).absolute()
-        paths = {key: folder / values[key] for key in ("home", "base_model_path") if values.get(key)}
-        return {"home": folder / ".ratchet"} | values | paths | {"config_dir": folder}
+        paths = {key: folder / values[key] for key in ("home", "base_model_path", "rubrics") if values.get(key)}
+        return {"home": folder / ".ratchet", "rubrics": folder / "rubrics"} | values | paths | {"config_dir": folder}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_judge_is_called_default(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """``[judge]`` is how the file named the only judge before there could be several."""
+        if not isinstance(values.get("judge"), dict):
+            return values
+        judges = dict(values.get("judges") or {})
+        judges["default"] = values["judge"] | dict(judges.get("default") or {})
+        return {key: value for key, value in values.items() if key != "judge"} | {"judges": judges}
 
     @field_validator("vllm_urls", mode="before")
     @classmethod

@@ -1,19 +1,16 @@
 """Every event that crosses Kafka: frozen, closed to unknown fields, versioned by ``schema``.
 
 JSON on the wire. ``schema`` names the version (``inference.v1``); times are RFC 3339 in UTC;
-ids are UUIDv7. `parse` turns bytes into an event or raises `InvalidEvent` with the field,
-the value's problem and what is allowed.
+ids are UUIDv7. `decoding.parse` makes events of bytes.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.explain import explain
+from ratchet.schemas.feedback import feedback_problem
 from ratchet.schemas.ids import AdapterName, EventId, TaskName
 
 Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; Ratchet itself writes UTC")]
@@ -141,24 +138,6 @@ class Feedback(Event):
         return self
 
 
-def feedback_problem(kind: str, value: object, compared_with: str | None) -> str | None:
-    """Say why ``value`` does not fit ``kind``, or None where it does."""
-    if kind in ("thumb", "outcome"):
-        fits, allowed = isinstance(value, bool), "true or false"
-    elif kind == "rating":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits, allowed = number and 0 <= float(str(value)) <= 1, "a number from 0 to 1"
-    elif kind == "preference":
-        fits, allowed = value in ("this", "other", "tie"), "'this', 'other' or 'tie'"
-    else:
-        fits, allowed = isinstance(value, str) and bool(value), "a text that is not empty"
-    if not fits:
-        return f"value {value!r} does not fit kind {kind!r}; allowed: {allowed}"
-    if (kind == "preference") != (compared_with is not None):
-        return "compared_with goes with kind 'preference' and only with it"
-    return None
-
-
 class Score(Event):
     """``score.v1``: what a check or a judge says of an inference, a shadow answer or a pair.
 
@@ -179,9 +158,18 @@ class Score(Event):
     distribution: dict[str, Share] | None = None
     verdict: str | None = None
     rationale: str | None = None
+    spread: Share | None = Field(
+        None, description="standard deviation of the score: by the distribution, of a panel between its judges"
+    )
+    basis: Literal["probabilities", "samples", "digit", "combined"] | None = Field(
+        None, description="token probabilities, repeated samples, one bare digit, or several scores of this answer"
+    )
     inclusion_probability: Annotated[float, Field(gt=0, le=1)] = 1.0
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
+    cost_usd: Annotated[float, Field(ge=0)] | None = Field(None, description="absent where it is not known")
+    cached: bool = Field(False, description="said before of the same content; this time it cost nothing")
+    judged_at: Instant | None = Field(None, description="when the judge was asked; at is the answer's time")
 
     @model_validator(mode="after")
     def _score_or_abstain(self) -> Score:
@@ -308,6 +296,53 @@ class Operator(Event):
     why: str = ""
 
 
+class Moved(Closed):
+    """One bin, term or topic, with its share of the baseline and of the window."""
+
+    label: str
+    before: Share
+    now: Share
+
+
+DriftVerdict = Literal["ok", "suspect", "drift", "abstain"]
+
+
+class Drift(Event):
+    """``drift.v1``: what one rule says of one metric of a task's adapter at the end of one hour.
+
+    ``at`` is the end of the hour; an hour that late events amended is said again under the same id.
+    """
+
+    schema_: Literal["drift.v1"] = Field("drift.v1", alias="schema")
+    task: TaskName
+    adapter: AdapterName
+    metric: Text64 = Field(description="e.g. 'answer_length', 'judge_score'")
+    rule: Literal["shift", "page", "cusum", "detector", "rate"] = Field(
+        description="'shift' compares two windows, the others follow the hours"
+    )
+    side: Literal["input", "output"] = "output"
+    unit: Text64 = ""
+    since: Instant = Field(description="begin of the window; it ends at 'at'")
+    baseline_since: Instant | None = None
+    baseline_until: Instant | None = None
+    n_baseline: Count = 0
+    n: Count = 0
+    baseline: float | None = Field(None, description="the metric's mean in the baseline, in its unit")
+    value: float | None = Field(None, description="likewise in the window")
+    distances: dict[str, float] = Field(default_factory=dict)
+    effect_name: str = Field("", description="what is compared with the threshold")
+    effect: float | None = None
+    threshold: float | None = None
+    test: str = ""
+    p_value: Share | None = None
+    q_value: Share | None = Field(None, description="p_value after Benjamini–Hochberg over the hour's metrics")
+    top: list[Moved] = Field(default_factory=list)
+    verdict: DriftVerdict
+    streak: Count = Field(0, description="hours in a row beyond the threshold, abstentions left out")
+    calm: Count = Field(0, description="hours in a row within it, abstentions left out")
+    reason: str = ""
+
+
 class Alert(Event):
     """``alert.v1``: something that a person should look at, with what shows it and what to do.
 
@@ -317,13 +352,19 @@ class Alert(Event):
 
     schema_: Literal["alert.v1"] = Field("alert.v1", alias="schema")
     task: TaskName | None = Field(None, description="absent where it concerns every task")
+    adapter: AdapterName | None = None
     kind: Text64 = Field(description="what moved or broke, e.g. 'flood'")
+    key: Text64 = Field("", description="what it is about: one alert at a time is open for a key")
     severity: Literal["info", "warning", "critical"]
     state: Literal["open", "acknowledged", "resolved"] = "open"
+    since: Instant | None = Field(None, description="when it began, as far as the figures tell")
     title: Annotated[str, Field(min_length=1, max_length=256)]
-    summary: str = Field("", description="what was seen, with its figures")
+    summary: str = Field("", description="what moved, from what to what, with n")
     action: str = Field("", description="what to do now")
-    false_alarm_rate: Share | None = Field(None, description="absent where it states a fact, not a test's outcome")
+    runbook: str = Field("", description="where it is written how to look and what to do")
+    false_alarms_per_year: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="that its rule is expected to raise with nothing wrong; absent where it states a fact"
+    )
     evidence: dict[str, Any] = Field(default_factory=dict)
     source: Text64 = Field(description="the part that raised it, e.g. 'ingest'")
 
@@ -338,56 +379,3 @@ class DeadLetter(Event):
     key: str | None = None
     reason: str
     value_base64: str
-
-
-E = TypeVar("E", bound=Event)
-
-EVENTS: dict[str, type[Event]] = {
-    "inference.v1": Inference,
-    "shadow.v1": Shadow,
-    "feedback.v1": Feedback,
-    "score.v1": Score,
-    "training.v1": Training,
-    "adapter.v1": Adapter,
-    "rollout.v1": Rollout,
-    "operator.v1": Operator,
-    "alert.v1": Alert,
-    "dead-letter.v1": DeadLetter,
-}
-
-
-def parse(kind: type[E], raw: bytes) -> E:
-    """Decode one event of a known kind.
-
-    Raises:
-        InvalidEvent: the bytes are not JSON, or not an event of this kind and version.
-    """
-    try:
-        return kind.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidEvent(explain(error)) from None
-
-
-def parse_any(raw: bytes, allowed: tuple[str, ...]) -> Event:
-    """Decode an event by its ``schema`` field, where a topic carries several.
-
-    Raises:
-        InvalidEvent: no JSON object, an unknown schema, or fields that do not fit it.
-    """
-    if len(allowed) == 1:
-        # the common case in one pass; what fails goes on to be explained
-        try:
-            event = EVENTS[allowed[0]].model_validate_json(raw)
-        except ValidationError:
-            pass
-        else:
-            if "schema_" in event.model_fields_set:
-                return event
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidEvent(f"not JSON: {error}") from None
-    name = value.get("schema") if isinstance(value, dict) else None
-    if name not in allowed:
-        raise InvalidEvent(f"schema: {name!r} is not carried here; allowed: {', '.join(allowed)}")
-    return parse(EVENTS[name], raw)

@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pricing import Price
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -39,25 +42,6 @@ class Check(Closed):
         if needs and getattr(self, needs) is None:
             raise ValueError(f"check {self.name!r} of kind {self.kind!r} needs {needs.replace('json_', '')!r}")
         return self
-
-
-class JudgePolicy(Closed):
-    """How much of the traffic an LLM judges, and by which rubric (a versioned file in the package)."""
-
-    enabled: bool = True
-    rubric: str = "helpful.v1"
-    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    refusal_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of answers that refuse; all of them by default."""
-    agreement_floor: Rate = 0.7
-    min_labels: AtLeastOne = 50
-
-
-class Price(Closed):
-    """What a model's tokens cost, in USD a million. Both are named: a price that is not known is not 0."""
-
-    prompt_per_million: Annotated[float, Field(ge=0)]
-    completion_per_million: Annotated[float, Field(ge=0)]
 
 
 class PairingPolicy(Closed):
@@ -247,6 +231,7 @@ class TaskPolicy(Closed):
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
+    drift: DriftPolicy = Field(default_factory=DriftPolicy)
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)

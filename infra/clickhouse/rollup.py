@@ -1,6 +1,6 @@
 """Hourly rollups: what ClickHouse's materialized views noted as touched is counted anew and written down.
 
-The views ``hourly``, ``hourly_scores`` and ``hourly_feedback`` are exact without this: they count
+The views ``hourly``, ``hourly_terms``, ``hourly_scores`` and ``hourly_feedback`` are exact without this: they count
 an hour live until it is rolled up. Rolling up makes them fast, and outlasts the rows themselves.
 Any number of processes may do it; the same hour twice is the same row twice.
 """
@@ -21,6 +21,8 @@ LIVE_S = 10.0
 EVERY_S = 30.0
 MOST_HOURS = 200
 """Hours of one pass: their list travels in a URL."""
+TERMS_HOURS = 24
+"""Hours whose terms are counted at a time: in memory there are then all of their words."""
 
 
 def roll(store: Store, settled_s: float = SETTLED_S, live_s: float = LIVE_S) -> int:
@@ -45,6 +47,9 @@ def _roll_some(store: Store, settled_s: float, live_s: float) -> int:
     for row in store.query("hours_to_roll", settled_ms=int(settled_s * 1000), most=MOST_HOURS):
         of = {"task": row["task"], "hours": row["hours"], "upto": row["upto"]}
         store.execute(f"roll_{row['source']}", **of)
+        if row["source"] == "inferences":
+            for first in range(0, len(row["hours"]), TERMS_HOURS):
+                store.execute("roll_terms", **of | {"hours": row["hours"][first : first + TERMS_HOURS]})
         store.execute("hours_rolled", source=row["source"], live_ms=int(live_s * 1000), **of)
         rolled += len(row["hours"])
     return rolled

@@ -12,7 +12,7 @@ _HIGH_WATER = 2**20
 """Bytes of an answer that wait for their reader before the server is held back."""
 
 
-class Line(Protocol):
+class Connection(Protocol):
     """The connection that an answer comes over, as far as the answer needs it."""
 
     error: Exception | None
@@ -44,7 +44,7 @@ class Reply:
         "whole",
     )
 
-    def __init__(self, connection: Line) -> None:
+    def __init__(self, connection: Connection) -> None:
         """Begin with nothing."""
         self._connection = connection
         self._parser = HttpResponseParser(self)

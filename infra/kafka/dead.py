@@ -13,8 +13,9 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from ratchet.infra.clock import now
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES, log
 from ratchet.infra.kafka.tail import read_all
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError, InvalidEvent
-from ratchet.schemas.events import DeadLetter, parse
+from ratchet.schemas.events import DeadLetter
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.topics import DEAD_LETTER
 

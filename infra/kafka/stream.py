@@ -25,8 +25,9 @@ from ratchet.infra.kafka.backoff import LAST_S, backoff_s
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES, group_id, log
 from ratchet.infra.kafka.dead import dead_letter
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.decoding import parse_any
 from ratchet.schemas.errors import BrokerError, InvalidEvent
-from ratchet.schemas.events import Event, parse_any
+from ratchet.schemas.events import Event
 from ratchet.schemas.topics import Topic
 
 stream_log = logging.getLogger("ratchet.kafka.stream")

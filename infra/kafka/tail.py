@@ -12,8 +12,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from ratchet.infra.kafka.admin import ranges
 from ratchet.infra.kafka.config import consumer, log
 from ratchet.infra.kafka.history import ends, read
+from ratchet.schemas.decoding import parse_any
 from ratchet.schemas.errors import BrokerError, InvalidEvent
-from ratchet.schemas.events import Event, parse_any
+from ratchet.schemas.events import Event
 from ratchet.schemas.topics import Topic
 
 ANSWER_S = 10.0

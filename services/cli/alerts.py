@@ -26,7 +26,8 @@ def alerts(
     with wiring.store(wiring.settings()) as store:
         rows = store.query("alerts", task=task, state=state, most=limit)
     for row in rows:
-        row["at"] = row["at"].isoformat().replace("+00:00", "Z")
+        for name in ("at", "since"):
+            row[name] = row[name].isoformat().replace("+00:00", "Z") if row[name] else None
         row["evidence"] = json.loads(row["evidence"])
     if as_json:
         typer.echo(json.dumps(rows))
@@ -34,7 +35,8 @@ def alerts(
     for row in rows:
         typer.echo(f"{row['at']}  {row['severity']}, {row['state']}  {row['title']}")
         about = f"task {row['task']}, " if row["task"] else ""
-        rate = row["false_alarm_rate"]
-        typer.echo(f"    {about}{row['summary']}" + (f" (false-alarm rate {rate:.2%})" if rate is not None else ""))
-        typer.echo(f"    {row['action']}")
+        rate = row["false_alarms_per_year"]
+        expected = f" (false alarms expected of this rule: {rate:.2g} a year)" if rate is not None else ""
+        typer.echo(f"    {about}{row['summary']}{expected}")
+        typer.echo(f"    {row['action']}" + (f" ({row['runbook']})" if row["runbook"] else ""))
     typer.echo(f"{len(rows)} alerts" + (", the newest" if len(rows) == limit else ""))

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from ratchet.schemas.errors import RatchetError
-from ratchet.services.cli import adapters, alerts, cost, data, dlq, keys, operate, pairs, rollout, training
+from ratchet.services.cli import adapters, alerts, cost, data, dlq, judge, keys, operate, pairs, rollout, training
 
 app = typer.Typer(
     name="ratchet",
@@ -31,6 +31,7 @@ for name, group in (
     ("dlq", dlq.app),
     ("keys", keys.app),
     ("cost", cost.app),
+    ("judge", judge.app),
 ):
     app.add_typer(group, name=name)
 

@@ -117,8 +117,9 @@ def doctor(as_json: Json = False) -> None:
 
 def emit() -> None:
     """Publish events from standard input, one JSON event a line; a bad line is named and nothing is sent."""
+    from ratchet.schemas.decoding import parse_any
     from ratchet.schemas.errors import BrokerError, InvalidEvent
-    from ratchet.schemas.events import Event, parse_any
+    from ratchet.schemas.events import Event
 
     events: list[Event] = []
     for number, line in enumerate(sys.stdin, 1):

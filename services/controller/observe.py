@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from ratchet.schemas.events import Rollout, parse
+from ratchet.schemas.decoding import parse
+from ratchet.schemas.events import Rollout
 from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
 from ratchet.schemas.rows import instant
 from ratchet.services.rules.gates import Evidence, Exceedances, Means, Sample, threshold

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.tail import read_all
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.events import Adapter, Event, Rollout, parse
+from ratchet.schemas.events import Adapter, Event, Rollout
 from ratchet.schemas.topics import ADAPTER, ROLLOUT
 from ratchet.services.controller.observe import Questions
 

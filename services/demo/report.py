@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from ratchet.consumers.rules.intervals import wilson
-from ratchet.schemas.policies import JudgePolicy
+from ratchet.schemas.judging import JudgePolicy
 
 
 @dataclass

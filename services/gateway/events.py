@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 
+from ratchet.schemas.decoding import parse_any
 from ratchet.schemas.errors import BrokerError, InvalidEvent
-from ratchet.schemas.events import Event, Inference, parse_any
+from ratchet.schemas.events import Event, Inference
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.errors import Refused
 from ratchet.services.gateway.recent import Origins

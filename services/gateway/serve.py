@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType, MappingProxyType
+from types import FrameType
 
 import uvicorn
 
@@ -17,13 +17,12 @@ from ratchet.infra.kafka.spooled import SpoolStatus
 from ratchet.infra.kafka.tail import Tail
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.topics import ROLLOUT
 from ratchet.services.gateway.assemble import create_app
+from ratchet.services.gateway.options import GatewayOptions
 from ratchet.services.gateway.patience import patient
 from ratchet.services.gateway.routes import RoutingTables
-from ratchet.services.rules.circuit import Thresholds
-from ratchet.services.rules.placement import Placement
 
 _SHUTDOWN_S = 30
 _BACKLOG = 2048
@@ -42,16 +41,7 @@ def serve(
     keys: Keyring,
     spool: Callable[[], SpoolStatus] | None = None,
     accepts: Callable[[], bool] = lambda: True,
-    placement: Placement | None = None,
-    thresholds: Thresholds = Thresholds(),
-    copies_wait: bool = False,
-    upstream_timeout_s: float = 120.0,
-    mirror_concurrency: int = 2,
-    max_body_bytes: int = 16 * 2**20,
-    body_timeout_s: float = 30.0,
-    keep_alive_s: int = 75,
-    redaction_salt: str = "",
-    prices: Mapping[str, Price] = MappingProxyType({}),
+    options: GatewayOptions = GatewayOptions(),
 ) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight, flush the publisher and close it.
 
@@ -65,16 +55,7 @@ def serve(
         keys: who may do what; followed while the gateway runs.
         spool: what the publisher's spool holds, where it has one.
         accepts: whether the publisher takes events.
-        placement: which model servers have which adapter; None: all have all.
-        thresholds: when a model server is left alone.
-        copies_wait: the model servers schedule by priority.
-        upstream_timeout_s: the longest silence of a model server.
-        mirror_concurrency: mirrored requests that run at once.
-        max_body_bytes: larger requests get a 413.
-        body_timeout_s: the most seconds that a request's body may take.
-        keep_alive_s: how long an idle connection is kept.
-        redaction_salt: the key of the placeholders' hash; the same in every gateway of an installation.
-        prices: by the name of a model or an adapter.
+        options: the operator's choices.
     """
     routes = RoutingTables()
     tail = Tail(bootstrap, ROLLOUT, routes.apply)
@@ -88,26 +69,18 @@ def serve(
         needed={"routing tables": lambda: tail.caught_up(0.0), "spool": accepts},
         wanted={"broker": lambda: broker_answers(bootstrap)},
         spool=spool,
-        placement=placement,
-        thresholds=thresholds,
-        copies_wait=copies_wait,
-        upstream_timeout_s=upstream_timeout_s,
-        mirror_concurrency=mirror_concurrency,
-        max_body_bytes=max_body_bytes,
-        body_timeout_s=body_timeout_s,
-        redaction_salt=redaction_salt,
-        prices=prices,
+        options=options,
     )
     config = uvicorn.Config(
         app,
         loop="auto" if sys.platform == "win32" else "uvloop",
-        http=patient(_HEADERS_S + body_timeout_s),
+        http=patient(_HEADERS_S + options.body_timeout_s),
         lifespan="on",
         log_level="warning",
         access_log=False,
         proxy_headers=False,  # nothing here asks for the client's address
         server_header=False,
-        timeout_keep_alive=keep_alive_s,
+        timeout_keep_alive=options.keep_alive_s,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     # uvicorn raises the signal again once it is done: by then there is nothing left to interrupt.

@@ -1,8 +1,4 @@
-"""What a call costs: a pure function of its token counts and the prices in force.
-
-Unknown is None and never 0: without a price, and without token counts. Floats are enough: a price times
-a count has sixteen digits, and a sum over a billion calls keeps seven.
-"""
+"""What calls cost by the prices in force; what is unknown is None and never 0."""
 
 from __future__ import annotations
 
@@ -10,24 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ratchet.schemas.events import Event, Inference, Shadow
-from ratchet.schemas.policies import Price, TaskPolicy
-
-
-def cost_usd(price: Price | None, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """Price a call, or many calls of one price together.
-
-    Args:
-        price: None where there is none.
-        prompt_tokens: what was read.
-        completion_tokens: what was written. A model that answers reads at least one token, so
-            no tokens of either kind means that nobody counted them.
-
-    Returns:
-        USD, or None where it is not known.
-    """
-    if price is None or not (prompt_tokens or completion_tokens):
-        return None
-    return (price.prompt_per_million * prompt_tokens + price.completion_per_million * completion_tokens) / 1e6
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price, cost_usd
 
 
 class PriceList:
@@ -77,18 +57,20 @@ class Spent(NamedTuple):
 
 
 def spent(rows: Iterable[Mapping[str, Any]], models: Mapping[str, Price]) -> list[Spent]:
-    """Finish the rows of ``cost.sql``: the judges' calls get today's price, and everything its mean.
+    """Finish the rows of ``cost.sql``: judges' calls whose cost was not stored get today's price, and all their mean.
 
     Args:
-        rows: task, use, name, n, prompt_tokens, completion_tokens, known, cost_usd.
+        rows: task, use, name, n, prompt_tokens, completion_tokens, known, cost_usd; of judges also unpriced,
+            unpriced_prompt_tokens and unpriced_completion_tokens.
         models: the prices, by model.
     """
     found = []
     for row in rows:
         known, cost = row["known"], row["cost_usd"]
         if row["use"] == "judge":
-            cost = cost_usd(models.get(row["name"]), row["prompt_tokens"], row["completion_tokens"])
-            known = 0 if cost is None else known
+            tokens = row["unpriced_prompt_tokens"], row["unpriced_completion_tokens"]
+            if (more := cost_usd(models.get(row["name"]), *tokens)) is not None:
+                known, cost = known + row["unpriced"], (cost or 0.0) + more
         mean = cost / known if known else None
         names = ("task", "use", "name", "n", "prompt_tokens", "completion_tokens")
         shown = {name: row[name] for name in names}

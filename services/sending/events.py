@@ -12,9 +12,11 @@ from pydantic_core import PydanticSerializationError
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.config import MAX_RECORD_BYTES
+from ratchet.schemas.decoding import parse_any
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.events import Closed, Event, Feedback, Inference, feedback_problem, parse_any
+from ratchet.schemas.events import Closed, Event, Feedback, Inference
 from ratchet.schemas.explain import explain
+from ratchet.schemas.feedback import feedback_problem
 from ratchet.schemas.ids import BASE, hash_user
 
 E = TypeVar("E", bound=Closed)

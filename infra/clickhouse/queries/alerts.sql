@@ -1,5 +1,7 @@
 -- What should a person look at, the newest first? ('' means every task, every state.)
-SELECT toString(id) AS id, at, task, kind, severity, state, title, summary, action, false_alarm_rate, evidence, source
+SELECT
+    toString(id) AS id, at, task, adapter, kind, key, severity, state, since, title, summary, action, runbook,
+    false_alarms_per_year, evidence, source
 FROM ratchet.alerts
 WHERE ({task:String} = '' OR task = {task:String}) AND ({state:String} = '' OR state = {state:String})
 ORDER BY at DESC, id

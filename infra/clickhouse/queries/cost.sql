@@ -1,6 +1,7 @@
 -- What was spent since an instant, by task and by who answered: adapters on users' requests, candidates on copies of
--- them, judges on answers? ('' means every task.) known counts the calls whose cost is known, of the judge's those
--- whose tokens are: its price is the settings' to know.
+-- them, judges on answers? ('' means every task.) known counts the calls whose cost is known; of a judge's from before
+-- costs were stored with scores the tokens are counted apart, for the settings' price. What several judges or criteria
+-- said together cost nothing more and is no call.
 SELECT
     task,
     use,
@@ -8,8 +9,11 @@ SELECT
     count() AS n,
     sum(prompt) AS prompt_tokens,
     sum(completion) AS completion_tokens,
-    if(use = 'judge', countIf(prompt + completion > 0), count(cost)) AS known,
-    sum(cost) AS cost_usd
+    count(cost) AS known,
+    sum(cost) AS cost_usd,
+    countIf(cost IS NULL AND prompt + completion > 0) AS unpriced,
+    sumIf(prompt, cost IS NULL) AS unpriced_prompt_tokens,
+    sumIf(completion, cost IS NULL) AS unpriced_completion_tokens
 FROM
 (
     SELECT task, 'production' AS use, adapter AS name, cost_usd AS cost, prompt_tokens AS prompt, completion_tokens AS completion
@@ -20,9 +24,9 @@ FROM
     FROM ratchet.shadows
     WHERE at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
     UNION ALL
-    SELECT task, 'judge' AS use, judge AS name, NULL AS cost, prompt_tokens AS prompt, completion_tokens AS completion
+    SELECT task, 'judge' AS use, judge AS name, cost_usd AS cost, prompt_tokens AS prompt, completion_tokens AS completion
     FROM ratchet.scores
-    WHERE kind != 'check' AND at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
+    WHERE kind IN ('pointwise', 'pairwise') AND basis != 'combined' AND at >= {since:DateTime64(6, 'UTC')} AND ({task:String} = '' OR task = {task:String})
 )
 GROUP BY task, use, name
 ORDER BY task, indexOf(['production', 'shadow', 'judge'], use), name

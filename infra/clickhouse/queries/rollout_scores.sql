@@ -1,5 +1,5 @@
 -- What did a check or a judge say of one arm's answers (arms as in rollout_calls.sql)?
--- The last score of an answer counts. Sampled scores carry the inverse of their inclusion probability,
+-- The last score of an answer counts, of several judges their common word. Sampled scores carry the inverse of their inclusion probability,
 -- and n is Kish's effective size. failures_count: a call without an answer counts as 0, scored or not.
 WITH
     calls AS
@@ -26,7 +26,10 @@ WITH
     ),
     said AS
     (
-        SELECT target_id, argMax(assumeNotNull(score), at) AS value, argMax(1 / inclusion_probability, at) AS weight
+        SELECT
+            target_id,
+            argMax(assumeNotNull(score), (basis = 'combined', at, ingested_at)) AS value,
+            argMax(1 / inclusion_probability, (basis = 'combined', at, ingested_at)) AS weight
         FROM ratchet.scores
         WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String} AND score IS NOT NULL
           AND target IN ('inference', 'shadow') AND target_id IN (SELECT id FROM calls)

@@ -31,8 +31,9 @@ from ratchet.infra.kafka.admin import ensure_topics, lag
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import FloodError
-from ratchet.schemas.events import Alert, Inference, Operator, Request, Response, parse
+from ratchet.schemas.events import Alert, Inference, Operator, Request, Response
 from ratchet.schemas.topics import ALERT, FEEDBACK, INFERENCE, ROLLOUT
 
 # the shared broker holds other tests' deliberate rubbish too

@@ -17,7 +17,7 @@ from ratchet.consumers.writer import Writer
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.events import EVENTS, parse
+from ratchet.schemas.decoding import EVENTS, parse
 from ratchet.schemas.publish import HERE
 from ratchet.schemas.rows import row
 

@@ -14,7 +14,8 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.stream import make_broker
 from ratchet.schemas.events import Feedback, Inference, Request, Response, Score
 from ratchet.schemas.ids import uuid7
-from ratchet.schemas.policies import Check, JudgePolicy, PairingPolicy, TaskPolicy
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.policies import Check, PairingPolicy, TaskPolicy
 from ratchet.schemas.rows import row
 
 
@@ -64,7 +65,8 @@ async def test_checks_judge_and_pairs_behind_kafka(kafka: Any, clickhouse: str) 
             assert found is not None
             store.insert_rows(found[0], [found[1]])
         checks.register(broker, {task: policy}, out)
-        judge.register(broker, {task: policy}, out, JudgeClient("http://127.0.0.1:9/v1", "away", retries=0))
+        away = JudgeClient("http://127.0.0.1:9/v1", "away", retries=0)
+        judge.register(broker, {task: policy}, out, {"default": away})
         builder = pairs.Pairs(store, {task: policy}, written.put)
         pairs.register(broker, builder, out)
         await broker.start()

@@ -23,7 +23,7 @@ def test_it_shows_how_each_alert_stands_now(tables: Store, clickhouse: str, monk
     task = f"t-{uuid.uuid4().hex[:12]}"
     first = Alert(
         id=new_id(), at=now(), task=task, kind="drift", severity="warning", title="answers got longer", source="drift",
-        summary="median 40 → 90 tokens", action="look at the newest adapter", false_alarm_rate=0.01,
+        summary="median 40 → 90 tokens", action="look at the newest adapter", false_alarms_per_year=0.5,
         evidence={"inferences": ["a", "b"]},
     )  # fmt: skip
     later = first.model_copy(update={"state": "resolved", "at": first.at + timedelta(seconds=5)})
@@ -36,5 +36,5 @@ def test_it_shows_how_each_alert_stands_now(tables: Store, clickhouse: str, monk
     assert json.loads(CliRunner().invoke(app, ["--task", task, "--state", "open", "--json"]).stdout) == []
     text = CliRunner().invoke(app, ["--task", task]).stdout
     assert "warning, resolved  answers got longer" in text
-    assert "(false-alarm rate 1.00%)" in text
+    assert "(false alarms expected of this rule: 0.5 a year)" in text
     assert "look at the newest adapter" in text

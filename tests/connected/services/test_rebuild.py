@@ -36,7 +36,8 @@ from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics, ranges
 from ratchet.infra.kafka.dead import read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
-from ratchet.schemas.events import EVENTS, Event, parse
+from ratchet.schemas.decoding import EVENTS, parse
+from ratchet.schemas.events import Event
 from ratchet.schemas.policies import PairingPolicy
 from ratchet.schemas.publish import HERE
 from ratchet.schemas.topics import FEEDBACK, INFERENCE, SCORE

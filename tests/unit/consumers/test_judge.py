@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from judge_server import JudgeServer, says
 from pydantic import SecretStr
 
 from ratchet.consumers.judge import Judge
@@ -18,68 +15,8 @@ from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.events import Inference, Request, Response, Score, Shadow
 from ratchet.schemas.ids import derived_id
-from ratchet.schemas.policies import JudgePolicy, TaskPolicy
-
-Answerer = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
-
-
-class Endpoint:
-    """A real HTTP server that speaks OpenAI's chat completions; ``answer`` decides what it says."""
-
-    def __init__(self, answer: Answerer) -> None:
-        self.answer = answer
-        self.asked: list[dict[str, Any]] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                endpoint.asked.append(body | {"authorization": self.headers["authorization"], "path": self.path})
-                status, reply = endpoint.answer(body)
-                raw = json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):  # a client that lost its patience
-                    self.wfile.write(raw)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing on standard error."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    """An endpoint that says 4 until told otherwise."""
-    served = Endpoint(lambda body: says("4"))
-    yield served
-    served.close()
-
-
-def says(text: str, top: dict[str, float] | None = None) -> tuple[int, dict[str, Any]]:
-    """A completion, with the probabilities of its one token where given."""
-    logprobs = None
-    if top is not None:
-        alternatives = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in top.items()]
-        logprobs = {"content": [{"token": text, "logprob": 0.0, "bytes": None, "top_logprobs": alternatives}]}
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "logprobs": logprobs,
-        "message": {"role": "assistant", "content": text},
-    }
-    usage = {"prompt_tokens": 30, "completion_tokens": 2, "total_tokens": 32}
-    reply = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-    return 200, reply
+from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.policies import TaskPolicy
 
 
 def answered(content: str | None, number: int = 0, **more: Any) -> Inference:
@@ -100,11 +37,14 @@ def answered(content: str | None, number: int = 0, **more: Any) -> Inference:
     return Inference(**(fields | more))
 
 
-def judge(endpoint: Endpoint, publisher: MemoryPublisher, fraction: float = 1.0, **more: Any) -> Judge:
-    """A judge of the task on that endpoint."""
-    tasks = {"support": TaskPolicy(judge=JudgePolicy(fraction=fraction))}
-    client = JudgeClient(endpoint.url, "the-judge", timeout_s=5, retries=0)
-    return Judge(tasks, publisher, client, **more)
+NOW = datetime(2026, 11, 1, 12, 0, 5, tzinfo=UTC)
+
+
+def judge(endpoint: JudgeServer, publisher: MemoryPublisher, fraction: float = 1.0, **more: Any) -> Judge:
+    """A judge of the task on that endpoint, which gives no probabilities and is not asked again for samples."""
+    tasks = {"support": TaskPolicy(judge=JudgePolicy(fraction=fraction, samples=1))}
+    client = JudgeClient(endpoint.url, "the-judge", timeout_s=5, retries=0, **more)
+    return Judge(tasks, publisher, {"default": client}, now=lambda: NOW)
 
 
 def scores(publisher: MemoryPublisher) -> list[Score]:
@@ -112,9 +52,9 @@ def scores(publisher: MemoryPublisher) -> list[Score]:
     return [event for event in publisher.events if isinstance(event, Score)]
 
 
-async def test_score_with_distribution(endpoint: Endpoint) -> None:
+async def test_score_with_distribution(endpoint: JudgeServer) -> None:
     """The published score is the expectation over the score token, with judge, rubric, tokens and distribution."""
-    endpoint.answer = lambda body: says("4", {"4": 0.5, "5": 0.5})
+    endpoint.answer = lambda body: says("4", top={"4": 0.5, "5": 0.5})
     publisher = MemoryPublisher()
     event = answered("It arrives on Friday.")
     handler = judge(endpoint, publisher)
@@ -136,7 +76,7 @@ async def test_score_with_distribution(endpoint: Endpoint) -> None:
     assert "It arrives on Friday." in asked["messages"][1]["content"]
 
 
-async def test_without_probabilities_the_digit_counts(endpoint: Endpoint) -> None:
+async def test_without_probabilities_the_digit_counts(endpoint: JudgeServer) -> None:
     """An endpoint without logprobs gives the digit's score and no distribution."""
     publisher = MemoryPublisher()
     await judge(endpoint, publisher).handle(answered("fine"))
@@ -144,7 +84,7 @@ async def test_without_probabilities_the_digit_counts(endpoint: Endpoint) -> Non
     assert (score.score, score.distribution, score.verdict) == (0.75, None, "4")
 
 
-async def test_what_an_endpoint_refuses_is_left_out(endpoint: Endpoint) -> None:
+async def test_what_an_endpoint_refuses_is_left_out(endpoint: JudgeServer) -> None:
     """Where structured output or probabilities are refused, the client asks for less and remembers it."""
 
     def picky(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -161,7 +101,7 @@ async def test_what_an_endpoint_refuses_is_left_out(endpoint: Endpoint) -> None:
     await client.close()
 
 
-async def test_unreadable_replies_abstain_after_one_retry(endpoint: Endpoint) -> None:
+async def test_unreadable_replies_abstain_after_one_retry(endpoint: JudgeServer) -> None:
     """A judge without a score is asked once more, then abstains and says what it had said."""
     endpoint.answer = lambda body: says("What a lovely answer")
     publisher = MemoryPublisher()
@@ -172,7 +112,7 @@ async def test_unreadable_replies_abstain_after_one_retry(endpoint: Endpoint) ->
     assert len(endpoint.asked) == 2
 
 
-async def test_an_endpoint_that_is_away_abstains_and_is_left_alone(endpoint: Endpoint) -> None:
+async def test_an_endpoint_that_is_away_abstains_and_is_left_alone(endpoint: JudgeServer) -> None:
     """Failures abstain and never score 0; after some in a row the endpoint has a pause, then is asked again."""
     endpoint.answer = lambda body: (503, {"error": {"message": "overloaded"}})
     publisher = MemoryPublisher()
@@ -189,7 +129,7 @@ async def test_an_endpoint_that_is_away_abstains_and_is_left_alone(endpoint: End
     assert scores(publisher)[-1].score == 1.0
 
 
-async def test_a_refused_prompt_abstains_without_a_pause(endpoint: Endpoint) -> None:
+async def test_a_refused_prompt_abstains_without_a_pause(endpoint: JudgeServer) -> None:
     """A prompt that the endpoint does not take (too long) concerns this answer alone."""
     endpoint.answer = lambda body: (400, {"error": {"message": "context length exceeded"}})
     publisher = MemoryPublisher()
@@ -201,7 +141,7 @@ async def test_a_refused_prompt_abstains_without_a_pause(endpoint: Endpoint) -> 
     assert "context length" in (scores(publisher)[0].rationale or "")
 
 
-async def test_a_silent_endpoint_costs_bounded_time(endpoint: Endpoint) -> None:
+async def test_a_silent_endpoint_costs_bounded_time(endpoint: JudgeServer) -> None:
     """A judge that does not answer within the patience abstains."""
     held = threading.Event()
 
@@ -217,7 +157,7 @@ async def test_a_silent_endpoint_costs_bounded_time(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "  ", ":", "Thought process:"])
-async def test_hollow_answers_are_rejected_unseen(endpoint: Endpoint, content: str) -> None:
+async def test_hollow_answers_are_rejected_unseen(endpoint: JudgeServer, content: str) -> None:
     """Empty and master-key answers get the lowest score without asking a judge, which they would fool."""
     publisher = MemoryPublisher()
     await judge(endpoint, publisher).handle(answered(content))
@@ -227,7 +167,7 @@ async def test_hollow_answers_are_rejected_unseen(endpoint: Endpoint, content: s
     assert endpoint.asked == []
 
 
-async def test_sample_and_its_probability(endpoint: Endpoint) -> None:
+async def test_sample_and_its_probability(endpoint: JudgeServer) -> None:
     """A share of ordinary answers and every refusal is judged; each score says how likely it was drawn."""
     publisher = MemoryPublisher()
     handler = judge(endpoint, publisher, fraction=0.3)
@@ -239,7 +179,7 @@ async def test_sample_and_its_probability(endpoint: Endpoint) -> None:
     assert 10 < len(found) < 45
 
 
-async def test_both_arms_of_a_request_are_judged_or_neither(endpoint: Endpoint) -> None:
+async def test_both_arms_of_a_request_are_judged_or_neither(endpoint: JudgeServer) -> None:
     """A shadow answer is drawn by its production request's id."""
     publisher = MemoryPublisher()
     handler = judge(endpoint, publisher, fraction=0.5)
@@ -255,7 +195,7 @@ async def test_both_arms_of_a_request_are_judged_or_neither(endpoint: Endpoint) 
     assert 0 < len(targets) < 40
 
 
-async def test_what_is_not_judged(endpoint: Endpoint) -> None:
+async def test_what_is_not_judged(endpoint: JudgeServer) -> None:
     """Failed calls and tasks without a judge are not judged; an answer of tool calls is."""
     publisher = MemoryPublisher()
     handler = judge(endpoint, publisher)
@@ -265,12 +205,12 @@ async def test_what_is_not_judged(endpoint: Endpoint) -> None:
     calls: list[dict[str, Any]] = [{"id": "1", "type": "function", "function": {"name": "ship", "arguments": "{}"}}]
     await handler.handle(answered(None, response=Response(tool_calls=calls)))
     assert scores(publisher)[0].score == 0.75
-    off = Judge({"support": TaskPolicy(judge=JudgePolicy(enabled=False))}, publisher, JudgeClient(endpoint.url, "m"))
+    off = Judge({"support": TaskPolicy(judge=JudgePolicy(enabled=False))}, publisher, {})
     await off.handle(answered("x", 5))
     assert len(scores(publisher)) == 1
 
 
-async def test_which_judge_the_settings_name(endpoint: Endpoint) -> None:
+async def test_which_judge_the_settings_name(endpoint: JudgeServer) -> None:
     """A named judge gets its key; without one the served base model on the first replica judges."""
     named = make_judge(JudgeSettings(url=endpoint.url, model="big", api_key=SecretStr("k1")), ["http://x"], "tiny")
     await named.ask("s", "u")
@@ -278,11 +218,11 @@ async def test_which_judge_the_settings_name(endpoint: Endpoint) -> None:
     local = make_judge(JudgeSettings(), [endpoint.url.removesuffix("/v1")], "tiny")
     await local.ask("s", "u")
     assert (endpoint.asked[1]["model"], endpoint.asked[1]["path"]) == ("tiny", "/v1/chat/completions")
-    with pytest.raises(SettingsError, match=r"judge\.model"):
+    with pytest.raises(SettingsError, match=r"judges\.default\.model"):
         make_judge(JudgeSettings(url=endpoint.url), ["http://x"], "tiny")
 
 
-async def test_away_and_refused_are_different_errors(endpoint: Endpoint) -> None:
+async def test_away_and_refused_are_different_errors(endpoint: JudgeServer) -> None:
     """An endpoint that is away raises ModelError, one that refuses the prompt JudgeRefused."""
     endpoint.answer = lambda body: (400, {"error": {"message": "no"}})
     with pytest.raises(JudgeRefused):

@@ -6,7 +6,7 @@ import pytest
 
 from ratchet.infra.settings import load
 from ratchet.schemas.errors import SettingsError
-from ratchet.schemas.policies import Price
+from ratchet.schemas.pricing import Price
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +184,21 @@ def test_the_example_and_the_demo_are_valid() -> None:
     root = Path(__file__).parents[3]
     assert "support" in load(root / "examples" / "support" / "ratchet.toml").tasks
     assert "support" in load(root / "services" / "demo" / "ratchet.toml").tasks
+
+
+def test_judges_by_name_and_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judges have names; a file with the single [judge] of before names it default, under what is said of that."""
+    monkeypatch.setenv("RATCHET_JUDGES__DEFAULT__API_KEY", "k1")
+    monkeypatch.setenv("RATCHET_JUDGES__BIG__MODEL", "big-model")
+    settings = load(write(tmp_path, '[judge]\nurl = "http://j/v1"\nmodel = "m"\napi_key = "old"\nconcurrency = 3'))
+    default, big = settings.judges["default"], settings.judges["big"]
+    assert (default.url, default.model, default.concurrency) == ("http://j/v1", "m", 3)
+    assert default.api_key is not None
+    assert default.api_key.get_secret_value() == "k1"
+    assert (big.model, big.tokens_per_day) == ("big-model", None)
+    assert settings.rubrics == tmp_path / "rubrics"
+    with pytest.raises(SettingsError, match=r"judges\.small\.tokens_per_day"):
+        load(write(tmp_path, "[judges.small]\ntokens_per_day = 0"))
+    monkeypatch.setenv("RATCHET_JUDGE__URL", "http://j")
+    with pytest.raises(SettingsError, match=r"RATCHET_JUDGE__URL: no such setting; allowed: .*RATCHET_JUDGES"):
+        load(write(tmp_path, ""))

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from ratchet.schemas import publish
-from ratchet.schemas.events import EVENTS, parse, parse_any
+from ratchet.schemas.decoding import EVENTS, parse, parse_any
 from ratchet.schemas.rows import row
 from ratchet.schemas.topics import TOPICS, route
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.schemas import publish
+from ratchet.schemas.decoding import EVENTS, parse, parse_any
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.events import EVENTS, Feedback, Score, parse, parse_any
+from ratchet.schemas.events import Feedback, Score
 from ratchet.schemas.ids import ADAPTER_NAME, adapter_name, derived_id, uuid7
 
 GOLDEN = Path(publish.__file__).parent / "golden"

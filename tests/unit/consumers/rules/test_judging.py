@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from ratchet.consumers.judge import load_rubric
+from ratchet.consumers.grading import load_rubric
 from ratchet.consumers.rules.judging import agreement, build_prompt, delimiter, fill, parse_rubric, read_reply
 from ratchet.schemas.errors import SettingsError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratchet.schemas.policies import JudgePolicy
+from ratchet.schemas.judging import JudgePolicy
 from ratchet.services.demo import report
 from ratchet.services.demo.picture import draw
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import httpx
@@ -22,6 +22,7 @@ from ratchet.schemas.events import Event, Rollout
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.assemble import create_app
+from ratchet.services.gateway.options import GatewayOptions
 from ratchet.services.gateway.routes import RoutingTables
 
 E = TypeVar("E", bound=Event)
@@ -29,6 +30,7 @@ BASE_MODEL = "tiny"
 STABLE = "support@v1-aaaaaaaa"
 CANDIDATE = "support@v2-bbbbbbbb"
 PATIENCE_S = 10.0
+OPTIONS = {field.name for field in fields(GatewayOptions)}
 
 
 class _Server(uvicorn.Server):
@@ -133,6 +135,7 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
             urls = [*(upstreams or []), *(server.url for server in (*others, peer))]
             if place := arguments.pop("place", None):
                 arguments["placement"] = place(tuple(urls))
+            chosen = {name: arguments.pop(name) for name in OPTIONS & arguments.keys()}
             publisher = arguments.pop("publisher", None) or MemoryPublisher()
             routes = RoutingTables()
             app = create_app(
@@ -141,7 +144,8 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
                 urls,
                 publisher,
                 routes,
-                **({"poll_s": 0.1} | arguments),
+                options=GatewayOptions(**({"poll_s": 0.1} | chosen)),
+                **arguments,
             )
             listener = socket.create_server(("127.0.0.1", 0))
             port = listener.getsockname()[1]

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from ratchet.schemas.events import Inference, Shadow
-from ratchet.schemas.policies import Price, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price
 from ratchet.services.client import Client
 
 PRICES = {"tiny": Price(prompt_per_million=1.0, completion_per_million=3.0)}

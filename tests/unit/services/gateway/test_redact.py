@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from ratchet.infra.clock import new_id, now
-from ratchet.schemas.events import Feedback, Inference, Request, Response, Shadow, parse
+from ratchet.schemas.decoding import parse
+from ratchet.schemas.events import Feedback, Inference, Request, Response, Shadow
 from ratchet.schemas.policies import RedactionPolicy, TaskPolicy
 from ratchet.schemas.rows import prompt_hash
 from ratchet.services.gateway.metrics import Metrics

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ratchet.infra.clock import new_id, now
 from ratchet.schemas.events import Feedback, Inference, Shadow
-from ratchet.schemas.policies import Price, TaskPolicy
-from ratchet.services.rules.cost import PriceList, cost_usd, spent
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price, cost_usd
+from ratchet.services.rules.cost import PriceList, spent
 
 prices = st.builds(
     Price, prompt_per_million=st.floats(0, 1e6, width=64), completion_per_million=st.floats(0, 1e6, width=64)
@@ -86,13 +87,16 @@ def test_other_events_pass() -> None:
 
 
 def test_the_report_shows_what_is_known_and_how_much_is_not() -> None:
-    """Means are over calls of known cost, the judge is priced by its tokens, and unknown stays unknown."""
+    """Means are over calls of known cost, a judge's that none was stored for are priced now, unknown stays unknown."""
+    unpriced = {"known": 0, "cost_usd": None, "unpriced": 2}
+    unpriced |= {"unpriced_prompt_tokens": 10, "unpriced_completion_tokens": 1}
     row = {"task": "t", "n": 4, "prompt_tokens": 10, "completion_tokens": 1}
     rows = [
         row | {"use": "production", "name": "base", "known": 3, "cost_usd": 0.6},
         row | {"use": "shadow", "name": ADAPTER, "known": 0, "cost_usd": None},
-        row | {"use": "judge", "name": "tiny", "known": 2, "cost_usd": None},
-        row | {"use": "judge", "name": "other", "known": 2, "cost_usd": None},
+        row | unpriced | {"use": "judge", "name": "tiny"},
+        row | unpriced | {"use": "judge", "name": "other"},
+        row | unpriced | {"use": "judge", "name": "tiny", "known": 2, "cost_usd": 0.5},
     ]
     found = spent(rows, {"tiny": LOW})
     assert [(one.cost_usd, one.per_request_usd, one.unknown) for one in found] == [
@@ -100,4 +104,5 @@ def test_the_report_shows_what_is_known_and_how_much_is_not() -> None:
         (None, None, 1.0),
         (pytest.approx(12e-6), pytest.approx(6e-6), 0.5),
         (None, None, 1.0),
+        (pytest.approx(0.500012), pytest.approx(0.125003), 0.0),
     ]

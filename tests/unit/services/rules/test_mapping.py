@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ratchet.schemas.events import Feedback, Inference, parse
+from ratchet.schemas.decoding import parse
+from ratchet.schemas.events import Feedback, Inference
 from ratchet.services.rules.mapping import BadRecord, Map, map_record
 
 VOTES = {"from": "{vote}", "lookup": {"1": "this", "2": "other", "0": "tie"}}

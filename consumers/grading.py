@@ -1,0 +1,266 @@
+"""One task's judges at work on one answer: each criterion by each judge, from the cache where it was said before.
+
+This is the part that live judging, judging again and calibration share; it knows no events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+from ratchet.consumers.rules import judging, verdicts
+from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
+from ratchet.consumers.rules.verdicts import Basis, Grade
+from ratchet.infra.judge import BudgetSpent, JudgeClient
+from ratchet.infra.judge_cache import JudgeCache
+from ratchet.schemas.errors import ModelError, SettingsError
+from ratchet.schemas.judging import JudgePolicy
+
+PROMPTS = "ratchet.consumers.prompts"
+TRIES = 2
+"""One retry of a reply without a score; then the judge abstains."""
+_SUFFIX = ".md"
+
+
+def load_rubric(name: str, folder: Path | None = None) -> Rubric:
+    """Read a rubric out of the package, or out of the user's own folder.
+
+    Args:
+        name: ``<name>.vN``; a name of the package's is not to be had a second time.
+        folder: of the user's rubrics; it need not exist.
+
+    Raises:
+        SettingsError: no such rubric, one without its sections, or one outside the folder.
+    """
+    packaged = resources.files(PROMPTS).joinpath(f"{name}{_SUFFIX}")
+    names = {
+        file.name.removesuffix(_SUFFIX) for file in resources.files(PROMPTS).iterdir() if file.name.endswith(_SUFFIX)
+    }
+    own = _own_rubrics(folder)
+    try:
+        if name in names and name in own:
+            raise SettingsError(
+                f"judge.rubric: {own[name]} has the name of a rubric in the package; allowed: another one"
+            )
+        if name not in names and name not in own:
+            raise SettingsError(
+                f"judge.rubric: {name!r} is not in the package"
+                f"{f' nor in {folder}' if folder else ''}; allowed: {', '.join(sorted(names | own.keys()))}"
+            )
+        text = packaged.read_text(encoding="utf-8") if name in names else own[name].read_text(encoding="utf-8")
+        return judging.parse_rubric(name, text)
+    except (OSError, ValueError) as error:  # not UTF-8, among others
+        raise SettingsError(f"judge.rubric: {error}") from None
+
+
+def _own_rubrics(folder: Path | None) -> dict[str, Path]:
+    """Rubrics in a folder, by name; a link that leads out of it is none."""
+    if folder is None or not folder.is_dir():
+        return {}
+    inside = folder.resolve()
+    found = (path for path in inside.glob(f"*{_SUFFIX}") if path.is_file() and path.resolve().parent == inside)
+    return {path.name.removesuffix(_SUFFIX): path for path in found}
+
+
+def choose(task: str, policy: JudgePolicy, clients: Mapping[str, JudgeClient]) -> list[JudgeClient]:
+    """The judges that a task's policy names.
+
+    Raises:
+        SettingsError: one that does not exist, or none is named and there are several.
+    """
+    if not policy.judges and len(clients) == 1:
+        return list(clients.values())
+    unknown = [name for name in policy.judges if name not in clients]
+    if unknown or not policy.judges:
+        raise SettingsError(
+            f"tasks.{task}.judge.judges: {unknown}; allowed: one or more of {', '.join(sorted(clients))}"
+        )
+    return [clients[name] for name in policy.judges]
+
+
+class Grader:
+    """Grades answers by a rubric; safe to use from several coroutines of one event loop."""
+
+    def __init__(
+        self, policy: JudgePolicy, rubric: Rubric, judges: Sequence[JudgeClient], cache: JudgeCache | None = None
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            policy: how the judges are combined, and sampled.
+            rubric: from `load_rubric`.
+            judges: at least one; a cascade's in order.
+            cache: of what was said before; None pays every time.
+        """
+        self.rubric = rubric
+        self.judges = list(judges)
+        self._policy = policy
+        self._cache = cache
+        self._without: set[str] = set()
+        """Judges whose endpoint gave no token probabilities."""
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def word(self) -> str:
+        """The judge id whose word counts: the only judge's, the panel's or the cascade's."""
+        names = [client.model for client in self.judges]
+        if len(names) == 1:
+            return names[0]
+        return verdicts.panel_id(names) if self._policy.combine == "panel" else verdicts.cascade_id(names)
+
+    async def grade(self, target_id: str, asked: object, answer: object) -> list[Grade]:
+        """Ask the judges.
+
+        Args:
+            target_id: id of what is judged.
+            asked: the messages or the prompt, as JSON values.
+            answer: the answer's text, or its tool calls as JSON values.
+
+        Returns:
+            Every judge's grade by every criterion, then the panel's or the cascade's by each, then, of a
+            rubric with several criteria, their mean. The last grade is the word that counts.
+        """
+        by_criterion = await asyncio.gather(
+            *(self._by_criterion(criterion, target_id, asked, answer) for criterion in self.rubric.criteria)
+        )
+        return self._with_overall(by_criterion)
+
+    def same(self, judgement: Judgement | None, why: str = "") -> list[Grade]:
+        """What `grade` would give, had every judge said the same without being asked.
+
+        Args:
+            judgement: what is to be said; None: they abstain.
+            why: the reason of an abstention.
+        """
+        names = [client.model for client in self.judges]
+        names += [self.word] if len(names) > 1 else []
+        grades = [
+            [Grade(name, self.rubric.of(criterion), judgement, why, cost_usd=0.0) for name in names]
+            for criterion in self.rubric.criteria
+        ]
+        flat = self._with_overall(grades)
+        return [replace(grade, judgement=judgement, rejected=judgement is not None, basis=None) for grade in flat]
+
+    def questions(self, target_id: str, asked: object, answer: object) -> list[tuple[JudgeClient, int, float]]:
+        """What `grade` asks at most if nothing was said before: for each question its judge, tokens and USD.
+
+        USD are 0 without a price. Samples count where a judge is known to give no token probabilities.
+        """
+        found = []
+        for client in self.judges:
+            replies = self._policy.samples if client.model in self._without else 1
+            for criterion in self.rubric.criteria:
+                prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
+                found.append((client, *client.estimate(*prompt, replies)))
+        return found
+
+    def _with_overall(self, by_criterion: Sequence[Sequence[Grade]]) -> list[Grade]:
+        flat = [grade for grades in by_criterion for grade in grades]
+        if len(by_criterion) > 1:
+            flat.append(verdicts.overall([grades[-1] for grades in by_criterion], self.rubric.name))
+        return flat
+
+    async def _by_criterion(self, criterion: Criterion, target_id: str, asked: object, answer: object) -> list[Grade]:
+        async def one(client: JudgeClient) -> Grade:
+            return await self._one(client, criterion, target_id, asked, answer)
+
+        if len(self.judges) == 1:
+            return [await one(self.judges[0])]
+        if self._policy.combine == "panel":
+            grades = list(await asyncio.gather(*map(one, self.judges)))
+            return [*grades, verdicts.panel(grades, self._policy.quorum)]
+        grades = []
+        for client in self.judges:
+            grades.append(await one(client))
+            if grades[-1].judgement and verdicts.confidence(grades[-1]) >= self._policy.min_confidence:
+                break
+        return [*grades, verdicts.cascade([client.model for client in self.judges], grades)]
+
+    async def _one(
+        self, client: JudgeClient, criterion: Criterion, target_id: str, asked: object, answer: object
+    ) -> Grade:
+        key = self._key(client, criterion, asked, answer)
+        # whoever asks the same at the same time waits for the one answer
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            found = self._cache.get(key) if self._cache is not None else None
+            if found is not None:
+                return _recalled(Grade(client.model, self.rubric.of(criterion), None, cost_usd=0.0, cached=True), found)
+            prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
+            grade = await self._ask(client, Grade(client.model, self.rubric.of(criterion), None), *prompt)
+            if self._cache is not None and grade.judgement is not None:
+                self._cache.put(key, asdict(grade.judgement) | {"basis": grade.basis})
+            return grade
+
+    async def _ask(self, client: JudgeClient, grade: Grade, system: str, user: str) -> Grade:
+        """One judge on one criterion; whatever goes wrong is an abstention with its reason."""
+        sampled = self._policy.samples > 1
+        tries = 0 if sampled and client.model in self._without else TRIES
+        try:
+            for _ in range(tries):
+                reply = await client.ask(system, user, judging.REPLY_SCHEMA)
+                grade = _paid(grade, reply.prompt_tokens, reply.completion_tokens, reply.cost_usd)
+                if reply.refusal is not None:
+                    return replace(grade, why=f"the judge refused: {reply.refusal[:200]}")
+                judgement = judging.read_reply(reply.text, reply.tokens)
+                if judgement is None:
+                    grade = replace(grade, why=_unread(reply.text))
+                    continue
+                if judgement.distribution is not None:
+                    return _said(grade, judgement, "probabilities")
+                if not reply.tokens:
+                    self._without.add(client.model)
+                if not sampled:
+                    return _said(grade, judgement, "digit")
+                break
+            else:
+                if tries:
+                    return grade
+            replies = await client.sample(
+                system, user, judging.REPLY_SCHEMA, self._policy.samples, self._policy.temperature
+            )
+        except BudgetSpent as error:
+            asked = grade.prompt_tokens or grade.completion_tokens
+            return replace(grade, why=str(error), cost_usd=grade.cost_usd if asked else 0.0)
+        except (ModelError, ValueError) as error:
+            return replace(grade, why=str(error))
+        grade = _paid(grade, replies.prompt_tokens, replies.completion_tokens, replies.cost_usd)
+        judgement = verdicts.from_samples(replies.texts)
+        if judgement is None or 2 * len(replies.texts) < self._policy.samples:
+            return replace(
+                grade, why=f"{self._policy.samples} samples, too few with a score; {_unread(replies.texts[0])}"
+            )
+        return _said(grade, judgement, "samples")
+
+    def _key(self, client: JudgeClient, criterion: Criterion, asked: object, answer: object) -> str:
+        about = [client.model, self.rubric.hash, criterion.name, self._policy.samples, self._policy.temperature]
+        content = json.dumps([*about, asked, answer], sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _paid(grade: Grade, prompt_tokens: int, completion_tokens: int, cost: float | None) -> Grade:
+    """Add a reply's cost: of several, one that is unknown makes the sum unknown."""
+    first = not (grade.prompt_tokens or grade.completion_tokens)
+    known = cost if first else None if cost is None or grade.cost_usd is None else grade.cost_usd + cost
+    prompt, completion = grade.prompt_tokens + prompt_tokens, grade.completion_tokens + completion_tokens
+    return replace(grade, prompt_tokens=prompt, completion_tokens=completion, cost_usd=known)
+
+
+def _said(grade: Grade, judgement: Judgement, basis: Basis) -> Grade:
+    return replace(grade, judgement=judgement, why="", basis=basis, spread=verdicts.spread(judgement.distribution))
+
+
+def _recalled(grade: Grade, found: Mapping[str, object]) -> Grade:
+    value = cast(dict[str, Any], found)
+    judgement = Judgement(value["score"], value["distribution"], value["rationale"])
+    return _said(grade, judgement, value["basis"])
+
+
+def _unread(text: str) -> str:
+    return f"no score in the reply {text[:120]!r}" if text.strip() else "an empty reply"
