@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
 
 log = logging.getLogger("ratchet")
-STREAMS = ("checks", "judge", "pairs")
+STREAMS = ("checks", "judge", "pairs", "alerts")
 CONSUMERS = ("ingest", *STREAMS)
 PAIRS_S = 1.0
 """Seconds between two derivations of the pairs that new feedback touches."""
@@ -165,7 +166,7 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
-    from ratchet.consumers import checks, judge, pairs
+    from ratchet.consumers import checks, judge, notify, pairs
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -176,6 +177,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
     looking: asyncio.Task[None] | None = None
+    telling: asyncio.Task[None] | None = None
+    outbox = wiring.outbox(s) if "alerts" in names else None
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
@@ -187,12 +190,20 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
         pairs.register(broker, builder, publisher)
         building = asyncio.create_task(_build(builder, trigger, list(s.tasks), stop))
+    if outbox is not None:
+        notifier = notify.Notifier(outbox, s.sinks, clock.now, random.random)
+        notify.register(broker, notifier, publisher)
+        telling = asyncio.create_task(notifier.run(stop))
     try:
         await broker.start()
         await stop.wait()
         await broker.stop()
     finally:
         stop.set()
+        if telling is not None:
+            await telling
+        if outbox is not None:
+            outbox.close()
         if building is not None:
             await building
         if looking is not None:

@@ -72,7 +72,7 @@ class Stack:
             wiring.prepare(s)
         for name, arguments in (
             ("ingest", ["consume", "ingest"]),
-            ("consumers", ["consume", "checks", "judge", "pairs"]),
+            ("consumers", ["consume", "checks", "judge", "pairs", "alerts"]),
             ("controller", ["control"]),
             ("train-worker", ["train-worker"]),
         ):
