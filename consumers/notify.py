@@ -32,7 +32,7 @@ GROUP = "alerts"
 LOOK_S = 1.0
 """Seconds between two looks for what became due by time."""
 FORGET_S = 3600.0
-LEASE_MARGIN_S = 5.0
+LEASE_MARGIN_S = 2.0
 STOP_S = 10.0
 
 

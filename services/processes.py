@@ -166,7 +166,39 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
-    from ratchet.consumers import checks, judge, notify, pairs
+    """What measures, and beside it what tells people; whichever ends, both end."""
+
+    async def whole(part: Awaitable[None]) -> None:
+        try:
+            await part
+        finally:
+            stop.set()
+
+    measuring = [name for name in names if name != "alerts"]
+    parts = [_measure(s, measuring, stop)] if measuring else []
+    parts += [_tell(s, stop)] if "alerts" in names else []
+    await asyncio.gather(*map(whole, parts))
+
+
+async def _tell(s: Settings, stop: asyncio.Event) -> None:
+    """Tell people of alerts; it needs no ClickHouse."""
+    from ratchet.consumers.notify import Notifier, register
+    from ratchet.infra.kafka.stream import make_broker
+
+    outbox, publisher, broker = wiring.outbox(s), wiring.publisher(s, "ratchet-alerts"), make_broker(s.kafka)
+    notifier = Notifier(outbox, s.sinks, clock.now, random.random)
+    register(broker, notifier, publisher)
+    try:
+        await broker.start()
+        await notifier.run(stop)
+        await broker.stop()
+    finally:
+        await asyncio.to_thread(publisher.close)
+        outbox.close()
+
+
+async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
+    from ratchet.consumers import checks, judge, pairs
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -177,8 +209,6 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
     looking: asyncio.Task[None] | None = None
-    telling: asyncio.Task[None] | None = None
-    outbox = wiring.outbox(s) if "alerts" in names else None
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
@@ -190,20 +220,12 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
         pairs.register(broker, builder, publisher)
         building = asyncio.create_task(_build(builder, trigger, list(s.tasks), stop))
-    if outbox is not None:
-        notifier = notify.Notifier(outbox, s.sinks, clock.now, random.random)
-        notify.register(broker, notifier, publisher)
-        telling = asyncio.create_task(notifier.run(stop))
     try:
         await broker.start()
         await stop.wait()
         await broker.stop()
     finally:
         stop.set()
-        if telling is not None:
-            await telling
-        if outbox is not None:
-            outbox.close()
         if building is not None:
             await building
         if looking is not None:

@@ -63,17 +63,15 @@ def sinks(as_json: Annotated[bool, typer.Option("--json", help="JSON on standard
         typer.echo(json.dumps(rows, default=lambda at: at.isoformat().replace("+00:00", "Z")))
         return
     for row in rows:
-        counts = (
-            f"{row['taken']} taken, {row['refused']} refused, {row['waiting']} waiting" if "taken" in row else "new"
-        )
+        counts = "{taken} taken, {refused} refused, {waiting} waiting".format(**row) if "taken" in row else "new"
         typer.echo(f"{row['name']}: {row['kind']}, {row['to']}: {counts}")
         if row.get("problem"):
             since = f" since {row['failing_since']:%Y-%m-%d %H:%M:%S} UTC" if row["failing_since"] else ""
             typer.echo(f"    {'fails' if since else 'refused last'}{since}: {row['problem']}")
 
 
-@app.command()
-def test(
+@app.command("test")
+def send_test(
     sink: Annotated[str, typer.Argument(help="one sink of ratchet.toml; without it, all of them")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output")] = False,
 ) -> None:
