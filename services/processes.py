@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
 
 log = logging.getLogger("ratchet")
-STREAMS = ("checks", "judge", "pairs", "drift")
+STREAMS = ("checks", "judge", "pairs", "drift", "alerts")
 CONSUMERS = ("ingest", *STREAMS)
 PAIRS_S = 1.0
 """Seconds between two derivations of the pairs that new feedback touches."""
@@ -165,6 +166,55 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
+    """What measures, what watches and what tells people, side by side; whichever ends, all end."""
+
+    async def whole(part: Awaitable[None]) -> None:
+        try:
+            await part
+        finally:
+            stop.set()
+
+    measuring = [name for name in names if name not in ("drift", "alerts")]
+    parts = [_measure(s, measuring, stop)] if measuring else []
+    parts += [_watch(s, stop)] if "drift" in names else []
+    parts += [_tell(s, stop)] if "alerts" in names else []
+    await asyncio.gather(*map(whole, parts))
+
+
+async def _watch(s: Settings, stop: asyncio.Event) -> None:
+    """Judge each hour for drift, in a thread of its own; it needs no consumer."""
+    from ratchet.consumers.monitor import keep_watching
+
+    store, publisher, ended = wiring.store(s), wiring.publisher(s, "ratchet-drift"), threading.Event()
+    watching = asyncio.create_task(asyncio.to_thread(keep_watching, wiring.monitor(s, store, publisher), ended))
+    watching.add_done_callback(lambda _: stop.set())
+    try:
+        await stop.wait()
+    finally:
+        ended.set()
+        await watching
+        await asyncio.to_thread(publisher.close)
+        store.close()
+
+
+async def _tell(s: Settings, stop: asyncio.Event) -> None:
+    """Tell people of alerts; it needs no ClickHouse."""
+    from ratchet.consumers.notify import Notifier, register
+    from ratchet.infra.kafka.stream import make_broker
+
+    outbox, publisher, broker = wiring.outbox(s), wiring.publisher(s, "ratchet-alerts"), make_broker(s.kafka)
+    notifier = Notifier(outbox, s.sinks, clock.now, random.random)
+    register(broker, notifier, publisher)
+    try:
+        await broker.start()
+        await notifier.run(stop)
+        await broker.stop()
+    finally:
+        await asyncio.to_thread(publisher.close)
+        outbox.close()
+
+
+async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import anchors, checks, judge, pairs
     from ratchet.consumers.pairwise import Pairwise
     from ratchet.consumers.thumbs import Thumbs
@@ -192,22 +242,12 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
         pairs.register(broker, builder, publisher)
         building = asyncio.create_task(_build(builder, trigger, list(s.tasks), stop))
-    ended = threading.Event()
-    watching: asyncio.Task[None] | None = None
-    if "drift" in names:
-        from ratchet.consumers.monitor import keep_watching
-
-        watching = asyncio.create_task(asyncio.to_thread(keep_watching, wiring.monitor(s, store, publisher), ended))
-        watching.add_done_callback(lambda _: stop.set())
     try:
         await broker.start()
         await stop.wait()
         await broker.stop()
     finally:
         stop.set()
-        ended.set()
-        if watching is not None:
-            await watching
         if building is not None:
             await building
         for task in looking:
