@@ -237,6 +237,8 @@ async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         anchoring = anchors.Anchoring(s.tasks, s.config_dir, graders, store, publisher)
         chores = (thumbs.keep_looking(stop), comparing.keep_looking(stop), anchoring.keep_scored(stop))
         looking = [asyncio.create_task(chore) for chore in chores]
+        for task in looking:
+            task.add_done_callback(lambda _: stop.set())
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
