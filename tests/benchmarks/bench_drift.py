@@ -2,7 +2,7 @@
 
 The inferences (with scores and feedback) are made in SQL inside the embedded ClickHouse and rolled up; then the server
 is started anew, so that its peak memory is the report's. A round is the whole report of every metric: with the exact
-distances of both lengths (`ratchet drift report --exact`, ``seconds_ratchet``), from the rollups alone, and of Evidently's
+distances of both lengths (`ratchet drift report --exact`, ``seconds_ratchet``), from the rollups alone, and Evidently's
 figures alone, with which ``speedup`` compares. Evidently, in an environment of its own, computes the four
 metrics that both have (KS, PSI, Jensen–Shannon, Wasserstein) of the same two columns, already in its memory. The last
 line of output is one JSON object.
