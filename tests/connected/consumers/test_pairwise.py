@@ -129,7 +129,7 @@ def scores(out: MemoryPublisher) -> list[Score]:
 async def test_both_arrival_orders_redelivery_and_a_restart(
     kafka: Any, store: Store, server: JudgeServer, task: str
 ) -> None:
-    """Whichever answer comes first, a comparison is judged once both are there, and counts once."""
+    """Whichever answer comes first, a comparison is judged once both are there; redelivered it counts once."""
     served_first, shadow_first = mirrored(task, "Late.", "Good, Friday."), mirrored(task, "Good, Monday.", "No idea.")
     ensure_topics(kafka.bootstrap)
     bus = KafkaPublisher(kafka.bootstrap, not kafka.embedded, "test")
@@ -231,7 +231,7 @@ async def test_errors_abstain_and_are_no_losses(
 
 
 async def test_the_sample_is_drawn_by_the_production_request(store: Store, server: JudgeServer, task: str) -> None:
-    """ClickHouse draws what the pointwise judge draws; failed answers and an adapter beside itself are none."""
+    """ClickHouse draws as the pointwise judge; failed answers and one adapter on both sides are left out."""
     pairs = [mirrored(task, "same", "same") for _ in range(40)]
     failed = mirrored(task, "one", "two", status="error", response=None)
     alike = mirrored(task, "one", "two", adapter="base")
@@ -266,7 +266,7 @@ async def test_hollow_and_instructing_answers(store: Store, server: JudgeServer,
 async def test_a_second_opinion_on_preference_pairs(
     store: Store, server: JudgeServer, task: str, clickhouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pair gets one opinion on its texts, however its votes change; other texts get another. A command shows both."""
+    """A pair gets one opinion on its texts, whatever its votes; other texts get another. The command shows them."""
 
     def text(content: str) -> str:
         return json.dumps([{"role": "assistant", "content": content}])
