@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ratchet.consumers.rules.batch import Batch, BatchLimits
-from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flood_alert, flooding, observe
+from ratchet.consumers.rules.flood import FloodPolicy, Seen, Window, flood_alert, flooding, observe, over
 from ratchet.consumers.taking import CARRIED, GROUP, take, where
 from ratchet.consumers.writer import DELIVERY_S, Writer
 from ratchet.infra.clickhouse.client import Store
@@ -25,8 +26,9 @@ from ratchet.infra.clock import now
 from ratchet.infra.kafka.config import consumer, group_id
 from ratchet.infra.kafka.dead import dead_letter
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import BrokerError, FloodError
+from ratchet.schemas.errors import BrokerError, FloodError, StoreError
 from ratchet.schemas.rows import row
+from ratchet.schemas.topics import Partition
 
 log = logging.getLogger("ratchet.ingest")
 CHUNK = 2_000
@@ -89,6 +91,7 @@ class Ingest:
         self._broker_away = False
         self._consumer: Consumer | None = None
         self._writer: Writer | None = None
+        self._floods: list[dict[str, Any]] | None = None
 
     @property
     def rows(self) -> int:
@@ -148,6 +151,22 @@ class Ingest:
             log.warning("offsets were not committed, later ones will be: %s", error)
             return
         self._commits_open += 1
+        self._past_floods(stored)
+
+    def _past_floods(self, stored: Mapping[Partition, int]) -> None:
+        """Resolve the alerts of floods that ingest stood before and has now passed."""
+        if self._floods is None:
+            # asked once rows went in, so ClickHouse is there; a later flood ends this process
+            try:
+                floods = self._store.query("floods_open")
+            except StoreError:
+                return  # it left in between: the next commit asks again
+            self._floods = [flood | {"evidence": orjson.loads(flood["evidence"])} for flood in floods]
+        for flood in list(self._floods):
+            at = flood["evidence"]
+            if stored.get((at["topic"], at["partition"]), -1) > at["offset"]:
+                self._publisher.publish(over(flood, now()))
+                self._floods.remove(flood)
 
     def _committed(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
         """Kafka's answer to a commit.

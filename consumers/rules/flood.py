@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ratchet.schemas.events import Alert, DeadLetter
 from ratchet.schemas.ids import derived_id
@@ -59,6 +60,17 @@ def flooding(window: Window, policy: FloodPolicy) -> str | None:
     if bad < policy.minimum or bad <= policy.share * total:
         return None
     return f"{bad} of {total} messages within {policy.window_s:g} s are no events (allowed share: {policy.share:.0%})"
+
+
+def over(fields: dict[str, Any], now: datetime) -> Alert:
+    """The same alert once ingest has passed the record that it stood before.
+
+    Args:
+        fields: of the alert as it was stored.
+        now: the present instant, with zone.
+    """
+    said = f"ingest went on past it; it said: {fields['summary']}"
+    return Alert.model_validate(fields | {"at": now, "state": "resolved", "summary": said})
 
 
 def flood_alert(first: DeadLetter, problem: str, now: datetime) -> Alert:

@@ -239,6 +239,9 @@ def test_a_flood_of_bad_messages_stops_it(
     patient = Ingest(kafka.bootstrap, store, publisher, 0.1, flood=TOLERANT)
     with running(patient):
         wait_for(lambda: patient.dead_letters >= 700 - before and stored(store, task) == (1, 1))
+        wait_for(
+            lambda: said[-1].id in {one["id"] for one in store.query("alerts", task="", state="resolved", most=99)}
+        )
     assert sum(letter.key == key for letter in read_dead_letters(kafka.bootstrap)) == 700
 
 
