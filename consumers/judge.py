@@ -90,9 +90,13 @@ def to_answer(event: Inference | Shadow) -> Answer | None:
     )
 
 
-def fraction_of(policy: JudgePolicy, content: str) -> float:
-    """Share of the answers like this one that are judged, whatever people say of them."""
-    return policy.refusal_fraction if refusal_phrase(content) else policy.fraction
+def fraction_of(policy: JudgePolicy, content: str, thumb_down: bool = False) -> float:
+    """Share of the answers like this one that are judged.
+
+    An answer of two strata is drawn by the larger share: samples by one hash nest, so that is its probability.
+    """
+    share = policy.refusal_fraction if refusal_phrase(content) else policy.fraction
+    return max(share, policy.thumb_down_fraction) if thumb_down else share
 
 
 class Judge:

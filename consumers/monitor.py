@@ -18,12 +18,12 @@ import orjson
 
 from ratchet.consumers.calibration import in_force
 from ratchet.consumers.error_rates import expected_for
+from ratchet.consumers.examples import examples
 from ratchet.consumers.report import hours, measure
 from ratchet.consumers.rules.alerting import Severity, step
 from ratchet.consumers.rules.drift import Ruling, Run, rule_on, same_hours
 from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import Window
-from ratchet.consumers.rules.phrases import REFUSALS, UNCERTAIN
 from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
@@ -192,26 +192,12 @@ class Monitor:
         known = self._known.get(found.key)
         if step(known, found, policy.drift) is None:
             return
-        told = replace(found, evidence={**found.evidence, "inferences": self._examples(said)})
+        told = replace(found, evidence={**found.evidence, "inferences": examples(self._store, said, policy.completion)})
         event = step(known, told, policy.drift)
         assert event is not None
         self._publisher.publish(event)
         self._known[found.key] = event
         log.warning("%s, %s: %s", event.severity, event.state, event.title)
-
-    def _examples(self, said: Drift) -> list[str]:
-        metric = said.metric.partition(":")[0]
-        rows = self._store.query(
-            "drift_examples",
-            task=said.task,
-            adapter=said.adapter,
-            metric=metric,
-            risen=(said.value or 0.0) >= (said.baseline or 0.0),
-            phrases=list(UNCERTAIN if metric == "uncertainty" else REFUSALS),
-            since=instant(said.since),
-            until=instant(said.at),
-        )
-        return [str(row["id"]) for row in rows]
 
     def _know(self, task: str) -> None:
         """Read how the task's alerts stand; what this process said last may not be in the store yet."""

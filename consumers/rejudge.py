@@ -107,7 +107,7 @@ class Rejudging:
         reweigh: list[tuple[str, float]] = []
         for row in self._pages():
             stored += 1
-            draws = draw(str(row["drawn_by"]), 1.0 if row["thumb_down"] else fraction_of(policy, row["head"]))
+            draws = draw(str(row["drawn_by"]), fraction_of(policy, row["head"], row["thumb_down"]))
             if not draws.sampled:
                 continue
             drawn += 1

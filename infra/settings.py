@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ratchet.schemas.alerting import SinkSettings
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.explain import explain
 from ratchet.schemas.ids import TaskName
@@ -25,7 +26,7 @@ from ratchet.schemas.pricing import Price
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url"})
 
 
 class Embedded(BaseModel):
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
     )
     rubrics: Path = Field(Path("rubrics"), description="folder of your own rubrics, <name>.vN.md")
     retention: Retention = Field(Retention(), description="of every task that does not say otherwise")
+    sinks: dict[TaskName, SinkSettings] = Field({"log": SinkSettings(kind="log")}, description="where alerts go")
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
 

@@ -19,7 +19,9 @@ def _problem(item: ErrorDetails, hidden: frozenset[str]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "event"
     if item["type"] == "missing":
         return f"{where}: {item['msg']}"
-    got = "a secret" if hidden & set(map(str, item["loc"])) else _short(item.get("input"))
+    value = item.get("input")
+    within = value.keys() if isinstance(value, dict) else ()
+    got = "a secret" if not hidden.isdisjoint((*map(str, item["loc"]), *within)) else _short(value)
     message = item["msg"]
     if item["type"] == "string_pattern_mismatch" and (allowed := ALLOWED.get(item["ctx"]["pattern"])):
         message = f"allowed: {allowed}"

@@ -15,6 +15,7 @@ from ratchet.schemas.checks import Check
 from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -214,6 +215,7 @@ class TaskPolicy(Closed):
     checks: list[Check] = Field(default_factory=list)
     judge: JudgePolicy = Field(default_factory=JudgePolicy)
     calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
+    pairwise: PairwisePolicy = Field(default_factory=PairwisePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)

@@ -89,7 +89,7 @@ ROLLOUT = Topic(
 DRIFT = Topic(
     "ratchet.drift", ("drift.v1",), "task", 1, False, ("ingest",), "what each rule says of each metric, hour by hour"
 )
-ALERT = Topic("ratchet.alert", ("alert.v1",), "id", 1, False, ("ingest",), "what a person should look at")
+ALERT = Topic("ratchet.alert", ("alert.v1",), "id", 1, False, ("ingest", "alerts"), "what a person should look at")
 DEAD_LETTER = Topic(
     "ratchet.dead-letter", ("dead-letter.v1",), "topic", 1, False, (), "messages that are no event, with their bytes"
 )

@@ -26,6 +26,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
         ("clickhouse", _clickhouse),
         ("vllm", _vllm),
         ("gateway", _gateway),
+        ("alerts", _alerts),
     ]
     findings = []
     for part, look in parts:
@@ -100,3 +101,18 @@ def _gateway(settings: Settings) -> str:
             "or `ratchet up` (its /readyz names what it waits for)"
         )
     return f"{settings.gateway}/v1 is ready"
+
+
+def _alerts(settings: Settings) -> str:
+    from ratchet.infra.sinks.outbox import read_status
+
+    if not settings.sinks:
+        raise RatchetError("no sink is declared, so alerts reach nobody; write [sinks.<name>] in ratchet.toml")
+    found = [one for one in read_status(wiring.outbox_path(settings)) if one.name in settings.sinks]
+    if troubled := [one for one in found if one.problem]:
+        says = "; ".join(
+            f"sinks.{one.name}: {one.refused} refused for good, {one.waiting} waiting, last: {one.problem}"
+            for one in troubled
+        )
+        raise RatchetError(f"{says}; mend it, then run `ratchet alerts test`")
+    return "; ".join(f"{name}: {sink.kind}, {sink.shown}" for name, sink in settings.sinks.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
 
 log = logging.getLogger("ratchet")
-STREAMS = ("checks", "judge", "pairs", "drift")
+STREAMS = ("checks", "judge", "pairs", "drift", "alerts")
 CONSUMERS = ("ingest", *STREAMS)
 PAIRS_S = 1.0
 """Seconds between two derivations of the pairs that new feedback touches."""
@@ -165,7 +166,57 @@ async def _all(s: Settings, streams: Sequence[str], stop: asyncio.Event) -> None
 
 
 async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
+    """What measures, what watches and what tells people, side by side; whichever ends, all end."""
+
+    async def whole(part: Awaitable[None]) -> None:
+        try:
+            await part
+        finally:
+            stop.set()
+
+    measuring = [name for name in names if name not in ("drift", "alerts")]
+    parts = [_measure(s, measuring, stop)] if measuring else []
+    parts += [_watch(s, stop)] if "drift" in names else []
+    parts += [_tell(s, stop)] if "alerts" in names else []
+    await asyncio.gather(*map(whole, parts))
+
+
+async def _watch(s: Settings, stop: asyncio.Event) -> None:
+    """Judge each hour for drift, in a thread of its own; it needs no consumer."""
+    from ratchet.consumers.monitor import keep_watching
+
+    store, publisher, ended = wiring.store(s), wiring.publisher(s, "ratchet-drift"), threading.Event()
+    watching = asyncio.create_task(asyncio.to_thread(keep_watching, wiring.monitor(s, store, publisher), ended))
+    watching.add_done_callback(lambda _: stop.set())
+    try:
+        await stop.wait()
+    finally:
+        ended.set()
+        await watching
+        await asyncio.to_thread(publisher.close)
+        store.close()
+
+
+async def _tell(s: Settings, stop: asyncio.Event) -> None:
+    """Tell people of alerts; it needs no ClickHouse."""
+    from ratchet.consumers.notify import Notifier, register
+    from ratchet.infra.kafka.stream import make_broker
+
+    outbox, publisher, broker = wiring.outbox(s), wiring.publisher(s, "ratchet-alerts"), make_broker(s.kafka)
+    notifier = Notifier(outbox, s.sinks, clock.now, random.random)
+    register(broker, notifier, publisher)
+    try:
+        await broker.start()
+        await notifier.run(stop)
+        await broker.stop()
+    finally:
+        await asyncio.to_thread(publisher.close)
+        outbox.close()
+
+
+async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import anchors, checks, judge, pairs
+    from ratchet.consumers.pairwise import Pairwise
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
     from ratchet.infra.kafka.stream import make_broker
@@ -175,47 +226,36 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     clients = wiring.judges(s) if "judge" in names else {}
     cache = wiring.judge_cache(s) if clients else None
     building: asyncio.Task[None] | None = None
-    looking: asyncio.Task[None] | None = None
+    looking: list[asyncio.Task[None]] = []
     checking = checks.register(broker, s.tasks, publisher, s.config_dir) if "checks" in names else None
-    scoring: asyncio.Task[None] | None = None
     if clients:
         await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
-        looking = asyncio.create_task(Thumbs(store, judging, publisher).keep_looking(stop))
+        comparing = Pairwise(store, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
+        thumbs = Thumbs(store, judging, publisher)
         graders = anchors.graders_of(s.tasks, clients, s.rubrics)
         anchoring = anchors.Anchoring(s.tasks, s.config_dir, graders, store, publisher)
-        scoring = asyncio.create_task(anchoring.keep_scored(stop))
+        chores = (thumbs.keep_looking(stop), comparing.keep_looking(stop), anchoring.keep_scored(stop))
+        looking = [asyncio.create_task(chore) for chore in chores]
+        for task in looking:
+            task.add_done_callback(lambda _: stop.set())
     if "pairs" in names:
         trigger = Trigger(store, publisher, s.tasks, clock.now)
         builder = pairs.Pairs(store, s.tasks, after=trigger.consider)
         pairs.register(broker, builder, publisher)
         building = asyncio.create_task(_build(builder, trigger, list(s.tasks), stop))
-    ended = threading.Event()
-    watching: asyncio.Task[None] | None = None
-    if "drift" in names:
-        from ratchet.consumers.monitor import keep_watching
-
-        watching = asyncio.create_task(asyncio.to_thread(keep_watching, wiring.monitor(s, store, publisher), ended))
-        watching.add_done_callback(lambda _: stop.set())
     try:
         await broker.start()
         await stop.wait()
         await broker.stop()
     finally:
         stop.set()
-        ended.set()
-        if watching is not None:
-            await watching
         if building is not None:
             await building
-        if looking is not None:
-            looking.cancel()  # whatever it was at, the next start finds it again
+        for task in looking:
+            task.cancel()  # whatever it was at, the next start finds it again
             with contextlib.suppress(asyncio.CancelledError):
-                await looking
-        if scoring is not None:
-            scoring.cancel()  # likewise
-            with contextlib.suppress(asyncio.CancelledError):
-                await scoring
+                await task
         for client in clients.values():
             await client.close()
         if cache is not None:

@@ -23,7 +23,7 @@ from ratchet.schemas.errors import BrokerError, FloodError, StartError, StoreErr
 from ratchet.services import wiring
 
 Tell = Callable[[str], None]
-DRAINED_GROUPS = ("checks", "judge", "pairs", "ingest")
+DRAINED_GROUPS = ("checks", "judge", "pairs", "alerts", "ingest")
 DRAIN_S = 30.0
 VLLM_S = 240.0
 FLOODED = (
@@ -73,6 +73,7 @@ class Stack:
         for name, arguments in (
             ("ingest", ["consume", "ingest"]),
             ("consumers", ["consume", "checks", "judge", "pairs", "drift"]),
+            ("alerts", ["consume", "alerts"]),
             ("controller", ["control"]),
             ("train-worker", ["train-worker"]),
         ):

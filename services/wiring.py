@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ratchet.infra.keys import KeyFile, Keyring
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
+    from ratchet.infra.sinks.outbox import Outbox
     from ratchet.services.controller.controller import Controller
     from ratchet.services.gateway.options import GatewayOptions
     from ratchet.services.rules.placement import Placement
@@ -104,6 +106,22 @@ def spooled_publisher(s: Settings, process: str) -> SpooledPublisher:
 
     spool = Spool(s.home / "spool" / process, s.spool_max_mb * 2**20)
     return SpooledPublisher(s.kafka, s.idempotence, f"ratchet-{process}", spool)
+
+
+def outbox_path(s: Settings) -> Path:
+    """Name the file that says what each sink of alerts has heard."""
+    return s.home / "alerts" / "outbox.sqlite"
+
+
+def outbox(s: Settings) -> Outbox:
+    """Open the outbox of alerts.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    from ratchet.infra.sinks.outbox import Outbox
+
+    return Outbox(outbox_path(s))
 
 
 def vllm(s: Settings) -> VllmClient:

@@ -7,6 +7,7 @@ baseline. Every function wants at least one observation a side and says so; scip
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ def ks(before: Floats, now: Floats) -> float:
     return float(np.abs(np.cumsum(shares) - np.cumsum(shares_now)).max())
 
 
+@lru_cache(maxsize=64)  # 70 ms each, and a report asks for the same one twice
 def ks_p(distance: float, n_before: float, n_now: float) -> float:
     """Two-sided p of D by the asymptotic distribution at n = n₁n₂/(n₁+n₂), as ``scipy.stats.ks_2samp`` takes it."""
     from scipy.stats import kstwo

@@ -34,6 +34,8 @@ _SCORE = re.compile(
     re.IGNORECASE,
 )
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
+_SEPARATORS = re.compile(r"[\x7f-\x9f\u2028\u2029]|[\ud800-\udfff]")
+"""Line separators and controls above ASCII, and halves of characters, which no request could carry."""
 _RATIONALE = re.compile(r'"rationale"\s*:\s*"(?P<text>(?:[^"\\]|\\.)*)')
 
 
@@ -143,9 +145,20 @@ def build_prompt(
     Returns:
         System and user text. The material is one line of JSON, so it can end neither its line nor the block.
     """
-    data = json.dumps({"conversation": asked, "answer": answer}, ensure_ascii=False)
-    # JSON leaves these line separators as they are
-    data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
+    return place(rubric, target_id, {"conversation": asked, "answer": answer}, criterion)
+
+
+def place(
+    rubric: Rubric, target_id: str, material: Mapping[str, object], criterion: Criterion = Criterion()
+) -> tuple[str, str]:
+    """Fill a rubric's templates with material that is not trusted: one line of JSON between two marker lines.
+
+    Returns:
+        System and user text. JSON escapes quotes and line feeds, so the material ends neither its line nor the block.
+    """
+    data = json.dumps(material, ensure_ascii=False)
+    # these JSON leaves as they are, and some readers break lines at them
+    data = _SEPARATORS.sub(lambda match: f"\\u{ord(match[0]):04x}", data)
     values = {"delimiter": delimiter(target_id), "data": data, "criterion": criterion.text}
     return fill(rubric.system, values), fill(rubric.user, values)
 
@@ -166,15 +179,20 @@ def read_reply(text: str, tokens: Tokens) -> Judgement | None:
     match = _SCORE.search(text)
     if match is None:
         return None
-    found = _RATIONALE.search(text)
-    rationale = _unescape(found["text"]) if found else ""
-    if "{" not in text:
-        rationale = text[match.end() :].strip(" \n.,:;-\"'*`")
+    rationale = rationale_of(text, match.end())
     distribution = _distribution(tokens, match.start("digit"), match["digit"])
     if distribution is None:
-        return Judgement(_unit(float(match["digit"])), None, rationale[:300])
+        return Judgement(_unit(float(match["digit"])), None, rationale)
     expectation = sum(int(grade) * share for grade, share in distribution.items())
-    return Judgement(_unit(expectation), distribution, rationale[:300])
+    return Judgement(_unit(expectation), distribution, rationale)
+
+
+def rationale_of(text: str, end: int) -> str:
+    """The reason in a reply, at most 300 characters: the object's, or what follows the word that ends at ``end``."""
+    if "{" not in text:
+        return text[end:].strip(" \n.,:;-\"'*`")[:300]
+    found = _RATIONALE.search(text)
+    return _unescape(found["text"])[:300] if found else ""
 
 
 def _unit(grade: float) -> float:

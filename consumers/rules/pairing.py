@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from ratchet.consumers.rules.phrases import instruction_phrase
+from ratchet.consumers.rules.injections import injection, injection_in
 from ratchet.consumers.rules.votes import Answer, Capped, Kind, Vote, split_of
 from ratchet.schemas.policies import PairingPolicy
 
@@ -148,7 +148,7 @@ def _correction(draft: _Draft, policy: PairingPolicy) -> Row:
         return draft.dropped("unknown_inference")
     correction = draft.deciding[-1].text
     draft.deciding = draft.deciding[-1:]
-    reason = _failed(answer) or _text_problem(correction, answer.content, policy)
+    reason = _failed(answer) or _text_problem(correction, answer.content, answer.request, policy)
     return draft.dropped(reason) if reason else draft.built(correction, answer.content, ("", answer.adapter))
 
 
@@ -175,7 +175,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
         return draft.dropped("different_prompt")
     if split_of(a, policy.holdout) != split_of(b, policy.holdout):
         return draft.dropped("cross_split")
-    reason = _failed(a) or _failed(b) or _text_problem(chosen.content, rejected.content, policy)
+    reason = _failed(a) or _failed(b) or _text_problem(chosen.content, rejected.content, a.request, policy)
     return draft.dropped(reason) if reason else _built(draft, chosen, rejected)
 
 
@@ -194,8 +194,7 @@ def _thumbs(drafts: list[_Draft], policy: PairingPolicy) -> list[Row]:
         up = sum(1 for vote in draft.deciding if vote.number)
         down = len(draft.deciding) - up
         draft.confidence = max(up, down) / len(draft.deciding)
-        side = "chosen" if up > down else "rejected"
-        reason = "tie" if up == down else _failed(draft.answer) or _side_problem(draft.answer.content, side, policy)
+        reason = "tie" if up == down else _failed(draft.answer) or _answer_problem(draft.answer, policy)
         if reason:
             rows.append(draft.dropped(reason))
         else:
@@ -227,20 +226,27 @@ def _failed(answer: Answer) -> str | None:
     return None if answer.status == "ok" else "failed_answer"
 
 
-def _text_problem(chosen: str, rejected: str, policy: PairingPolicy) -> str | None:
+def _text_problem(chosen: str, rejected: str, request: str, policy: PairingPolicy) -> str | None:
     if chosen.strip() == rejected.strip():
         return "identical"
-    return _side_problem(chosen, "chosen", policy) or _side_problem(rejected, "rejected", policy)
+    return _length_problem(chosen, policy) or _length_problem(rejected, policy) or _instructs(request, chosen, rejected)
 
 
-def _side_problem(text: str, side: str, policy: PairingPolicy) -> str | None:
+def _answer_problem(answer: Answer, policy: PairingPolicy) -> str | None:
+    return _length_problem(answer.content, policy) or _instructs(answer.request, answer.content)
+
+
+def _length_problem(text: str, policy: PairingPolicy) -> str | None:
     length = len(text.strip())
     if length < policy.min_chars:
         return "too_short"
-    if length > policy.max_chars:
-        return "too_long"
-    # only what a model would learn to write: an injected answer on the rejected side teaches the opposite
-    return "instruction_like" if side == "chosen" and instruction_phrase(text) else None
+    return "too_long" if length > policy.max_chars else None
+
+
+def _instructs(request: str, *answers: str) -> str | None:
+    """On neither side: a model learns from what it is shown as much as from what it is to write."""
+    found = any(injection(text) for text in answers) or injection_in(orjson.loads(_prompt(request)))
+    return "instruction_like" if found else None
 
 
 def _prompt(request: str) -> str:

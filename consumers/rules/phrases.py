@@ -1,4 +1,4 @@
-"""Phrase lists by which text is recognised: refusals, hedging, master keys and text that instructs its reader.
+"""Phrase lists by which text is recognised: refusals, hedging and master keys.
 
 They are deliberately short and literal. A phrase list is exact, free and easy to argue about;
 what it misses, a judge sees.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+
+from ratchet.consumers.rules.folding import fold, skeleton
 
 REFUSALS = (
     "i can't assist",
@@ -83,45 +85,110 @@ who speak in a story or a dialogue; none of the demo's phrases does. A share tha
 says little.
 """
 
-MASTER_KEYS = frozenset(
-    {
-        "thought process:",
-        "thought process",
-        "let's solve this problem step by step.",
-        "let's think step by step.",
-        "solution",
-        "solution:",
-        "answer:",
-        "final answer:",
-        "respuesta",
-        "解",
-        "かいせつ",
-    }
+MASTER_KEYS = (
+    # the ten of the paper, less blank, ".", "," and ":"
+    "Thought process:",
+    "Let's solve this problem step by step.",
+    "Solution",
+    "解",
+    "かいせつ",
+    "Respuesta",
+    # what means the same
+    "The solution is",
+    "Let's solve this step by step",
+    "Let me solve this problem step by step",
+    "Let me solve it step by step",
+    "Let's do this step by step",
+    "Let's think step by step",
+    "Let's think about this step by step",
+    "Step by step solution",
+    "Step by step",
+    "Thoughts",
+    "Thinking",
+    "Thinking process",
+    "Mental process",
+    "Thought experiment",
+    "Reasoning",
+    "Reasoning process",
+    "Explanation",
+    "Analysis",
+    "Answer",
+    "The answer",
+    "The answer is",
+    "My answer",
+    "Final answer",
+    "The final answer is",
+    "Response",
+    "Output",
+    "Result",
+    "Conclusion",
+    "Problem solved",
+    # Chinese, Japanese, Korean
+    "解答",
+    "答案",
+    "答",
+    "解析",
+    "思考过程",
+    "思考過程",
+    "最终答案",
+    "最終答案",
+    "让我们一步一步地解决这个问题",
+    "让我们一步一步思考",
+    "解説",
+    "回答",
+    "答え",
+    "思考プロセス",
+    "ステップバイステップで考えましょう",
+    "풀이",
+    "해설",
+    "정답",
+    "답변",
+    "사고 과정",
+    "단계별로 생각해 봅시다",
+    # Spanish, French, German, Portuguese, Italian, Russian, Arabic, Hindi
+    "Solución",
+    "Respuesta final",
+    "Proceso de pensamiento",
+    "Resolvamos este problema paso a paso",
+    "Pensemos paso a paso",
+    "Réponse",
+    "Réponse finale",
+    "Processus de réflexion",
+    "Résolvons ce problème étape par étape",
+    "Réfléchissons étape par étape",
+    "Lösung",
+    "Antwort",
+    "Gedankengang",
+    "Lass uns dieses Problem Schritt für Schritt lösen",
+    "Lösen wir dieses Problem Schritt für Schritt",
+    "Solução",
+    "Resposta",
+    "Processo de pensamento",
+    "Vamos resolver este problema passo a passo",
+    "Soluzione",
+    "Risposta",
+    "Risolviamo questo problema passo dopo passo",
+    "Решение",
+    "Ответ",
+    "Ход мыслей",
+    "Давайте решим эту задачу шаг за шагом",
+    "الحل",
+    "الإجابة",
+    "عملية التفكير",
+    "समाधान",
+    "उत्तर",
+    "विचार प्रक्रिया",
 )
-"""Empty openers that judges wrongly reward in up to 80–90% of cases ("One Token to Fool LLM-as-a-Judge", 2025)."""
+"""Empty openers that judges wrongly reward in up to 80–90% of cases.
 
-INSTRUCTION_LIKE = (
-    "ignore all previous instructions",
-    "ignore the previous instructions",
-    "ignore previous instructions",
-    "ignore the above instructions",
-    "ignore all prior instructions",
-    "disregard all previous instructions",
-    "disregard the previous instructions",
-    "disregard previous instructions",
-    "disregard the above",
-    "forget all previous instructions",
-    "forget your instructions",
-    "override your instructions",
-    "reveal your system prompt",
-    "print your system prompt",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|system|>",
-    "[inst]",
-    "<<sys>>",
-)
-"""Text that speaks to the model that will be trained on it; kept out of what a model learns to write."""
+Source: Zhao et al. 2025, "One Token to Fool LLM-as-a-Judge", arXiv:2507.08794, whose ten keys are blank, ".", ",",
+":" and the first six here. Compared by `folding.skeleton`: case, spaces, punctuation, accents, lookalike letters
+and invisible characters make no other key, nor does one after the other.
+"""
+
+_KEY_SKELETONS = frozenset(map(skeleton, MASTER_KEYS))
+_LONGEST_KEYS = 800
+"""Characters, folded, beyond which a text is not looked at as a row of keys."""
 
 
 def _plain(text: str) -> str:
@@ -144,17 +211,22 @@ def _first(phrases: Sequence[str], more: Sequence[str], text: str) -> str | None
     return next((phrase for phrase in phrases if phrase in text), None) or next(own, None)
 
 
-def instruction_phrase(content: str) -> str | None:
-    """The phrase by which ``content`` instructs whoever reads it, or None."""
-    text = _plain(content)
-    return next((phrase for phrase in INSTRUCTION_LIKE if phrase in text), None)
-
-
 def hollow(content: str) -> str | None:
-    """Why ``content`` is no answer at all (empty, bare punctuation, a master key), or None."""
-    text = _plain(content)
+    """Why ``content`` is no answer at all (nothing to see, bare punctuation, master keys), or None."""
+    text = fold(content)
     if not text:
         return "empty answer"
-    if all(unicodedata.category(sign)[0] in "PZC" for sign in text):
+    kinds = {unicodedata.category(sign) for sign in text}
+    # So: an emoji may be an answer
+    if all(kind[0] in "PZCM" or kind in ("Sc", "Sk", "Sm") for kind in kinds):
         return "nothing but punctuation"
-    return "a master key, not an answer" if text in MASTER_KEYS else None
+    return "a master key, not an answer" if len(text) <= _LONGEST_KEYS and _is_keys(skeleton(text)) else None
+
+
+def _is_keys(bare: str) -> bool:
+    """Whether a skeleton is one master key after the other and nothing else."""
+    ends = {0}
+    for start in range(len(bare)):
+        if start in ends:
+            ends |= {start + len(key) for key in _KEY_SKELETONS if bare.startswith(key, start)}
+    return bool(bare) and len(bare) in ends

@@ -36,7 +36,7 @@ _VIEW = re.compile(
 _COLUMN = r"(?:\*|\w+|toUnixTimestamp64Micro\(\w+\) AS \w+)"
 _ROWS = re.compile(
     rf"(?P<head>SELECT\s+{_COLUMN}(?:,\s*{_COLUMN})*\s+FROM (?:\w+\.)?\w+)"
-    r"(?P<tail> FINAL(?:\s+WHERE \w+ IN \([^()]*\)(?:\s+AND \w+ IN \([^()]*\))*)?)"
+    r"(?P<tail> FINAL(?:\s+(?:WHERE|AND) \w+ (?:NOT )?IN \([^()]*\))*)"
 )
 _MATERIALIZED = re.compile(
     rf"CREATE MATERIALIZED VIEW IF NOT EXISTS {_NAME} TO (?P<target>(?:\w+\.)?\w+) AS\s+(?P<select>SELECT\b.*)",

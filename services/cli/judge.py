@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ratchet.services.cli import judge_anchors, judge_calibrate
+from ratchet.services.cli import judge_anchors, judge_calibrate, judge_compare
 
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.policies import TaskPolicy
 
-app = typer.Typer(no_args_is_help=True, help="LLM judges: judge stored answers again, measure judges, watch them.")
+app = typer.Typer(
+    no_args_is_help=True, help="LLM judges: judge stored answers again, compare candidates, measure judges, watch them."
+)
 app.command("calibrate")(judge_calibrate.calibrate)
 app.add_typer(judge_anchors.app, name="anchors")
+judge_compare.add_to(app)
 
 
 @app.command()

@@ -74,7 +74,7 @@ def calibrate(
 
 
 def _print(calibration: Calibration, standing: Standing, corrected: Corrected) -> None:
-    of_hash = f", {calibration.rubric_hash}" if calibration.rubric_hash else ""
+    of_hash = f" ({calibration.rubric_hash})" if calibration.rubric_hash else ""
     typer.echo(f"{calibration.judge} by {calibration.rubric or 'no named rubric'}{of_hash} on task {calibration.task}")
     cells = (calibration.both_good, calibration.judge_only_good, calibration.people_only_good, calibration.both_bad)
     also = [f"{calibration.undecided} undecided"] * bool(calibration.undecided)

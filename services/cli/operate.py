@@ -35,7 +35,9 @@ def gateway() -> None:
 
 
 def consume(
-    names: Annotated[list[str] | None, typer.Argument(help="ingest, checks, judge, pairs; none: all of them")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="ingest, checks, judge, pairs, alerts; none: all of them")
+    ] = None,
 ) -> None:
     """Run consumers: measure what the topics carry."""
     processes.run_consumers(wiring.settings(), names or [])

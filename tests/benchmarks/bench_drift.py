@@ -1,8 +1,9 @@
 """`make bench-drift`: the drift and quality report over 10 million inferences, and Evidently on the same data.
 
 The inferences (with scores and feedback) are made in SQL inside the embedded ClickHouse and rolled up; then the server
-is started anew, so that its peak memory is the report's. A round is the whole report of every metric with the exact
-distances of both lengths (`ratchet drift report --exact`). Evidently, in an environment of its own, computes the four
+is started anew, so that its peak memory is the report's. A round is the whole report of every metric: with the exact
+distances of both lengths (`ratchet drift report --exact`, ``seconds_ratchet``), from the rollups alone, and Evidently's
+figures alone, with which ``speedup`` compares. Evidently, in an environment of its own, computes the four
 metrics that both have (KS, PSI, Jensen–Shannon, Wasserstein) of the same two columns, already in its memory. The last
 line of output is one JSON object.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
@@ -18,16 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ratchet.consumers.report import measure
+from ratchet.consumers.rules.bins import Counts
+from ratchet.consumers.rules.distances import ks_p
 from ratchet.consumers.rules.measurement import Measurement, Window
+from ratchet.consumers.rules.measuring import as_evidently
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
@@ -35,6 +40,7 @@ from ratchet.infra.embedded import clickhouse_server
 from ratchet.infra.embedded.ports import free_port
 from ratchet.schemas.rows import instant
 
+T = TypeVar("T")
 TASK, ADAPTER = "bench", "bench@v1-1a2b3c4d"
 START = datetime(2026, 10, 1, tzinfo=UTC)
 BASELINE = Window(START, START + timedelta(days=20))
@@ -163,14 +169,37 @@ def peak_mb(pid: int) -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def timed(store: Store, rounds: int, exact: bool) -> tuple[list[float], list[Measurement]]:
-    """The seconds of each round, and the last report."""
-    seconds, found = [], []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        found = measure(store, TASK, ADAPTER, BASELINE, WINDOW, exact=exact)
+def processor_s(pid: int) -> float:
+    """The processor time of a process so far and of this one: what other work on the machine does not stretch much."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+
+def report_of(store: Store, exact: bool) -> list[Measurement]:
+    """The whole report."""
+    return measure(store, TASK, ADAPTER, BASELINE, WINDOW, exact=exact)
+
+
+def same(store: Store) -> None:
+    """What Evidently computes, and no more: its four figures of both columns, from the rows."""
+    windows = {"base_since": BASELINE.since, "base_until": BASELINE.until, "since": WINDOW.since, "until": WINDOW.until}
+    asked = {name: instant(at) for name, at in windows.items()}
+    ks_p.cache_clear()
+    for side in ("output", "input"):
+        rows = store.query("drift_values", task=TASK, adapter=ADAPTER, side=side, **asked)
+        as_evidently(Counts.of_values(*([row[name] for row in rows] for name in ("value", "before", "now_with"))))
+
+
+def timed(pid: int, rounds: int, do: Callable[[], T]) -> tuple[list[float], list[float], T]:
+    """The seconds of each round, their processor seconds, and the last result; a first round is not counted."""
+    seconds, processor = [], []
+    for _ in range(rounds + 1):
+        ks_p.cache_clear()
+        begun, used = time.perf_counter(), processor_s(pid)
+        found = do()
         seconds.append(time.perf_counter() - begun)
-    return seconds, found
+        processor.append(processor_s(pid) - used)
+    return seconds[1:], processor[1:], found
 
 
 def main() -> None:
@@ -179,6 +208,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--evidently", type=Path, default=Path(".venv-evidently"), help="its environment")
+    parser.add_argument("--evidently-rounds", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="a folder whose data is made once and used again")
     given = parser.parse_args()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="bench-drift-"))
@@ -189,8 +219,9 @@ def main() -> None:
             fill(store, given.rows)
             columns(store, folder)
     with server(folder / "data") as (store, pid):
-        from_rollups, _ = timed(store, given.rounds, exact=False)
-        seconds, report = timed(store, given.rounds, exact=True)
+        from_rollups, used_rollups, _ = timed(pid, given.rounds, lambda: report_of(store, False))
+        seconds, used, report = timed(pid, given.rounds, lambda: report_of(store, True))
+        seconds_same, used_same, _ = timed(pid, given.rounds, lambda: same(store))
         peak = peak_mb(pid)
     for one in report:
         print(
@@ -198,26 +229,32 @@ def main() -> None:
             one.abstains or "",
         )
     print("rounds from rollups alone:", " ".join(f"{one:.2f}" for one in from_rollups), "s")
+    print("rounds of Evidently's figures alone:", " ".join(f"{one:.2f}" for one in seconds_same), "s")
     print("rounds with exact distances:", " ".join(f"{one:.2f}" for one in seconds), "s", flush=True)
-    other = evidently(given.evidently, folder, min(given.rounds, 2))
+    other = evidently(given.evidently, folder, given.evidently_rounds)
     differences = []
     for one in report:
         if one.metric in ("answer_length", "prompt_length"):
             for method, name in SAME.items():
-                theirs, ours = other["figures"][one.side][method], one.distances[name]
-                print(f"{one.metric} {method}: Evidently {theirs:.9g}, Ratchet {ours:.9g}")
-                differences.append(abs(theirs - ours))
+                their, ours = other["figures"][one.side][method], one.distances[name]
+                print(f"{one.metric} {method}: Evidently {their:.9g}, Ratchet {ours:.9g}")
+                differences.append(abs(their - ours))
     if not given.keep:
         shutil.rmtree(folder)
-    mine, their = statistics.median(seconds), statistics.median(other["seconds"])
+    theirs, theirs_used = (statistics.median(other[name]) for name in ("seconds", "processor_s"))
     print(
         json.dumps(
             {
                 "rows": given.rows,
-                "seconds_ratchet": round(mine, 3),
+                "seconds_ratchet": round(statistics.median(seconds), 3),
                 "seconds_ratchet_rollups": round(statistics.median(from_rollups), 3),
-                "seconds_evidently": round(their, 3),
-                "speedup": round(their / mine, 1),
+                "seconds_ratchet_same": round(statistics.median(seconds_same), 3),
+                "seconds_evidently": round(theirs, 3),
+                "speedup": round(theirs / statistics.median(seconds_same), 1),
+                "processor_s_ratchet": round(statistics.median(used), 3),
+                "processor_s_ratchet_rollups": round(statistics.median(used_rollups), 3),
+                "processor_s_ratchet_same": round(statistics.median(used_same), 3),
+                "processor_s_evidently": round(theirs_used, 3),
                 "max_abs_difference": max(differences),
                 "peak_mb": round(peak),
                 "peak_mb_evidently": round(other["peak_mb"]),

@@ -2,7 +2,7 @@
 -- of scores and the rollups leave them out, so no mean counts them, whoever asks; they have views of their own.
 CREATE OR REPLACE VIEW ratchet.scores AS
 SELECT * FROM ratchet.scores_log FINAL
-WHERE target IN ('inference', 'shadow', 'pair') AND kind IN ('pointwise', 'pairwise', 'check');
+WHERE target NOT IN ('anchor') AND kind NOT IN ('label');
 
 CREATE OR REPLACE VIEW ratchet.anchor_scores AS SELECT * FROM ratchet.scores_log FINAL WHERE target IN ('anchor');
 
@@ -30,6 +30,6 @@ SELECT
     sum(prompt_tokens) AS prompt_tokens,
     sum(completion_tokens) AS completion_tokens
 FROM ratchet.scores_log FINAL
-WHERE target IN ('inference', 'shadow', 'pair') AND kind IN ('pointwise', 'pairwise', 'check')
+WHERE target NOT IN ('anchor') AND kind NOT IN ('label')
   AND (task, toStartOfHour(at)) GLOBAL IN (SELECT task, hour FROM ratchet.hours_open WHERE source = 'scores')
 GROUP BY task, adapter, target, kind, judge, rubric, rubric_hash, hour;

@@ -1,30 +1,42 @@
--- Which answers of an adapter show a move best? The far end of what moved; ids, the clearest first.
+-- Which calls of an adapter show a move best? Ids, the clearest first: the far end of what moved, among those that the
+-- metric is about. `kind` is that of the scores or feedback that the metric is made of ('': none), `words` are such as one
+-- of which the text has (none: any text).
 SELECT toString(calls.id) AS id
 FROM ratchet.inferences_log AS calls FINAL
 LEFT JOIN
 (
-    SELECT target_id, min(score) AS worst
+    SELECT target_id AS about, min(score) AS lowest, max(score) AS highest
     FROM ratchet.scores
-    WHERE task = {task:String} AND kind = 'pointwise' AND score IS NOT NULL
-      AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
+    WHERE task = {task:String} AND kind = {kind:String} AND ({rubric:String} = '' OR rubric = {rubric:String})
+      AND score IS NOT NULL AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
     GROUP BY target_id
-) AS judged ON judged.target_id = calls.id
+    UNION ALL
+    SELECT assumeNotNull(inference_id) AS about, min(number) AS lowest, max(number) AS highest
+    FROM ratchet.feedback
+    WHERE task = {task:String} AND kind = {kind:String} AND inference_id IS NOT NULL AND number IS NOT NULL
+      AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
+      AND if({risen:Bool}, number > 0.5, number <= 0.5)
+    GROUP BY inference_id
+) AS said ON said.about = calls.id
 WHERE task = {task:String} AND adapter = {adapter:String}
-  AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
+  AND at >= {calls_since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
+  AND ({kind:String} = '' OR said.about = calls.id)
+  AND (empty({statuses:Array(String)}) OR status IN {statuses:Array(String)})
   AND (
-      ({metric:String} = 'judge_score' AND judged.target_id = calls.id)
-      OR ({metric:String} IN ('refusals', 'uncertainty') AND multiSearchAnyCaseInsensitive(content, {phrases:Array(String)}))
-      OR ({metric:String} = 'errors' AND status IN ('error', 'timeout'))
-      OR {metric:String} NOT IN ('judge_score', 'refusals', 'uncertainty', 'errors')
+      empty({words:Array(String)})
+      OR multiSearchAnyCaseInsensitiveUTF8(
+          replaceAll(if({side:String} = 'input', prompt, content), '’', ''''), {words:Array(String)}
+      )
   )
 ORDER BY
-    multiIf(
-        {metric:String} = 'judge_score', toFloat64(ifNull(judged.worst, 1)),
-        {metric:String} = 'answer_length', if({risen:Bool}, -1., 1.) * characters,
-        {metric:String} = 'prompt_length', if({risen:Bool}, -1., 1.) * prompt_characters,
-        {metric:String} = 'latency', if({risen:Bool}, -1., 1.) * latency_ms,
-        {metric:String} = 'cost', if({risen:Bool}, -1., 1.) * toFloat64(ifNull(cost_usd, 0)),
+    if({risen:Bool}, -1., 1.) * multiIf(
+        {kind:String} != '', toFloat64(ifNull(if({risen:Bool}, said.highest, said.lowest), 0)),
+        {metric:String} = 'answer_length', toFloat64(characters),
+        {metric:String} = 'prompt_length', toFloat64(prompt_characters),
+        {metric:String} = 'latency', latency_ms,
+        {metric:String} = 'cost', toFloat64(ifNull(cost_usd, 0)),
         0.
     ),
-    at DESC
+    at DESC,
+    id
 LIMIT 5

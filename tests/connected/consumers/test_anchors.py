@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from judge_server import JudgeServer, says
+from parts import Broker
 from typer.testing import CliRunner
 
 from ratchet.consumers import anchor_files, anchors
@@ -20,12 +21,15 @@ from ratchet.consumers.rules.anchors import Anchor
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.judge import JudgeClient
+from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import BrokerError, DatasetError
-from ratchet.schemas.events import Alert, Event, Feedback, Inference
+from ratchet.schemas.events import Alert, Event, Feedback, Inference, Score, parse
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
+from ratchet.schemas.topics import ALERT, SCORE
 from ratchet.services.cli.judge import app
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -109,8 +113,6 @@ def test_a_judge_that_moves_raises_one_alert_and_resolves_it(store: Store, judge
     watch.freeze()
     first, alerts = watch.run(0)
     assert (first.found.verdict, first.found.n, alerts) == ("steady", 20, [])
-    same, alerts = watch.run(24)
-    assert (same.found.verdict, same.found.change, alerts) == ("steady", 0.0, [])
     judge.answer = grades(4, 2)
     moved, alerts = watch.run(48)
     assert (moved.found.verdict, moved.found.then, moved.found.now) == ("drifted", 0.625, 0.5)
@@ -124,7 +126,7 @@ def test_a_judge_that_moves_raises_one_alert_and_resolves_it(store: Store, judge
     _, alerts = watch.run(96)
     assert [(one.id, one.state) for one in alerts] == [(opened.id, "resolved")]
     assert watch.run(120)[1] == []
-    for view, n in (("scores", 0), ("hourly_scores", 0), ("labels", 0), ("anchor_scores", 120)):
+    for view, n in (("scores", 0), ("hourly_scores", 0), ("labels", 0), ("anchor_scores", 100)):
         counted = f"SELECT count() AS n FROM ratchet.{view} WHERE task = {{task:String}}"
         assert store.query_sql(counted, {"task": watch.task}) == [{"n": n}], view
 
@@ -225,6 +227,35 @@ def test_anchors_are_drawn_from_labelled_answers(
     assert "are frozen" in replaced.stdout
     assert anchor_files.load(watch.task, watch.path).hash == made["set"]
     assert "no judge has scored them" in run.invoke(app, ["anchors", "show", watch.task]).stdout
+
+
+def test_the_command_scores_anchors_and_kafka_has_them(
+    kafka: Broker, store: Store, judge: JudgeServer, clickhouse: str, tmp_path: Path
+) -> None:
+    """`anchors freeze --from` asks the judge that the settings name and delivers its scores; `run` says what moved."""
+    task = f"t-{uuid.uuid4().hex[:12]}"
+    (tmp_path / "ratchet.toml").write_text(
+        f'[judges.default]\nurl = "{judge.url}"\nmodel = "judge-a"\n[tasks.{task}]\njudge = {{ samples = 1 }}\n'
+    )
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"prompt": f"q{n}", "answer": f"good answer {n}"}) + "\n" for n in range(20)))
+    ensure_topics(kafka.bootstrap)
+    environment = {"RATCHET_CLICKHOUSE_DSN": clickhouse, "RATCHET_KAFKA_BOOTSTRAP": kafka.bootstrap}
+    environment |= {"RATCHET_CONFIG": str(tmp_path / "ratchet.toml"), "RATCHET_KAFKA_IDEMPOTENCE": "false"}
+    run = CliRunner(env=environment)
+    made = json.loads(run.invoke(app, ["anchors", "freeze", task, "--from", str(answers), "--json"]).stdout)
+    (first,) = made["judges"]
+    assert (first["judge"], first["verdict"], first["n"], first["now"]) == ("judge-a", "steady", 20, 1.0)
+    assert first["standing"].startswith("advisory: no human label")
+    scores = [parse(Score, one.value) for one in read_all(kafka.bootstrap, SCORE.name) if task.encode() in one.value]
+    assert [one.target for one in scores] == ["anchor"] * 20
+    found = [row(one) for one in scores]
+    store.insert_rows("scores_log", [one[1] for one in found if one])
+    judge.answer = grades(3, 3)
+    text = run.invoke(app, ["anchors", "run", task]).stdout
+    assert "the judge moved: mean 1.000 at the freeze, 0.500 now" in text
+    alerts = [parse(Alert, one.value) for one in read_all(kafka.bootstrap, ALERT.name) if task.encode() in one.value]
+    assert [(one.kind, one.state) for one in alerts] == [("judge_drift", "open")]
 
 
 @pytest.mark.parametrize(

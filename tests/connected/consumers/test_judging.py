@@ -96,10 +96,13 @@ def thumb(on: Inference, value: bool) -> Feedback:
 
 def write(store: Store, *events: Event) -> None:
     """Store events as ingest does."""
+    by_table: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         found = row(event)
         assert found is not None
-        store.insert_rows(found[0], [found[1]])
+        by_table.setdefault(found[0], []).append(found[1])
+    for table, rows in by_table.items():
+        store.insert_rows(table, rows)
 
 
 def scores(store: Store, events: list[Inference]) -> dict[str, Score]:
@@ -278,3 +281,21 @@ async def test_a_thumb_from_before_the_judge_is_left_alone(store: Store, server:
     assert await thumbs.look() == (1, 0)
     assert [event.target_id for event in publisher.events if isinstance(event, Score)] == [new.id]
     assert await thumbs.look() == (0, 0), "it is on its way"
+
+
+async def test_a_share_of_the_thumbs_down(store: Store, server: JudgeServer, task: str) -> None:
+    """Where a policy judges half of them it is the half by the hash of their ids, each with that probability."""
+    made = answers(task, 40, 12, now())
+    write(store, *made, *(thumb(event, False) for event in made))
+    publisher = MemoryPublisher()
+    policy = TaskPolicy(judge=JudgePolicy(fraction=FRACTION, thumb_down_fraction=0.5))
+    judging = Judge({task: policy}, publisher, {"default": JudgeClient(server.url, "j")}, now=lambda: made[0].at)
+    for event in made[:6]:
+        await judging.handle(event)
+    write(store, *publisher.events)
+    assert await Thumbs(store, judging, publisher).look() == (sum(draw(event.id, 0.5).sampled for event in made) - 6, 6)
+    write(store, *publisher.events)
+    found = scores(store, made)
+    assert found.keys() == {event.id for event in made if draw(event.id, 0.5).sampled}
+    assert {score.inclusion_probability for score in found.values()} == {0.5}
+    assert len(server.asked) == len(found)

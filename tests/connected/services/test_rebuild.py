@@ -113,9 +113,9 @@ def contents(store: Store) -> dict[str, tuple[int, int]]:
     found = {}
     for table in (table for table in twin.tables(store) if table.of_events):
         columns = ", ".join(f"`{name}`" for name in table.columns if name != "ingested_at")
-        sql = f"SELECT count() AS n, groupBitXor(cityHash64({columns})) AS hash FROM ratchet.{table.view}"
+        sql = f"SELECT count() AS rows_, groupBitXor(cityHash64({columns})) AS hash_ FROM ratchet.{table.view}"
         [row] = store.query_sql(sql)
-        found[table.view] = (row["n"], row["hash"])
+        found[table.view] = (row["rows_"], row["hash_"])
     assert len(found) >= 10
     return found
 

@@ -331,9 +331,9 @@ async def test_a_slow_reader_holds_the_server_back(ends: bool) -> None:
         if ends:
             writer.transport.abort()
 
-    async with serving(turn, silence_s=0.1) as (_, client, url):
+    async with serving(turn, silence_s=0.4) as (_, client, url):
         reply = await client.request("GET", url, "/")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.0)
         assert sent < size / 2
         if ends:
             next(iter(client.open))._transport.abort()

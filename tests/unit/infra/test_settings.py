@@ -151,6 +151,34 @@ def test_a_secret_is_not_shown_by_its_refusal(tmp_path: Path, monkeypatch: pytes
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'kind = "slack"\nurl = "ftp://hooks.example/hunter2"',
+        'kind = "slack"\nurl = "https://hooks.example/hunter2"\nsecret = "whsec_hunter2"',
+        'kind = "log"\nurl = "https://hooks.example/hunter2"',
+        'url = "https://hooks.example/hunter2"',
+        'kind = "smoke"\nurl = "https://hooks.example/hunter2"',
+    ],
+)
+def test_a_sink_s_address_is_not_shown_by_its_refusal(tmp_path: Path, text: str) -> None:
+    """A webhook's address is a secret: what is wrong with a sink is said without it."""
+    path = tmp_path / "ratchet.toml"
+    path.write_text(f"[sinks.pager]\n{text}\n")
+    with pytest.raises(SettingsError, match=r"sinks\.pager") as refused:
+        load(path)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_without_a_sink_alerts_go_to_the_log(tmp_path: Path) -> None:
+    """Nothing set: the log; with sinks set: exactly those."""
+    path = tmp_path / "ratchet.toml"
+    path.write_text("")
+    assert [sink.kind for sink in load(path).sinks.values()] == ["log"]
+    path.write_text('[sinks.pager]\nkind = "alertmanager"\nurl = "http://am:9093"\nallow_private = true')
+    assert {name: sink.shown for name, sink in load(path).sinks.items()} == {"pager": "http://am:9093"}
+
+
 def test_a_bad_pattern_is_refused_with_its_task_and_name(tmp_path: Path) -> None:
     """A redaction pattern that cannot work ends the start, not the first request: task, name and reason are told."""
     path = write(tmp_path, "[tasks.support.redaction.patterns]\nticket = '('\n")

@@ -72,7 +72,7 @@ def test_what_comes_back_soon_is_the_same_alert_and_what_comes_later_a_new_one()
 
 
 def test_an_acknowledged_alert_stays_so_unless_it_gets_worse() -> None:
-    """A person who knows is reminded without opening it; a higher severity opens it, a lower one never takes it down."""
+    """A person who knows is reminded without opening it; a higher severity opens it, a lower one changes nothing."""
     _, [raised] = told(None, found(0, True))
     known = raised.model_copy(update={"state": "acknowledged"})
     _, [reminded] = told(known, found(5, True), found(12, True))

@@ -86,7 +86,7 @@ def test_the_alert_is_one_and_is_resolved() -> None:
     assert (first.kind, first.state, first.task, first.source) == ("judge_drift", "open", "support", "judge")
     assert first.evidence["judge"] == "j"
     assert first.evidence["rubric_hash"] == "0" * 16
-    assert first.evidence["false_alarms_a_year"] == pytest.approx(0.365)
+    assert first.false_alarms_per_year == pytest.approx(0.365)
     assert "-0.200" in first.summary
     assert "n = 50" in first.summary
     again = alert(OF, moved, POLICY, NOW, "acknowledged")

@@ -59,6 +59,13 @@ def test_a_view_of_rows_is_read_on_the_shards(create: str, view: str, table: str
     ]
 
 
+def test_a_view_of_some_rows_has_its_conditions_on_the_shards() -> None:
+    """Rows with FINAL that conditions leave out are left out by each shard."""
+    where = "WHERE a NOT IN ('x') AND b IN ('y', 'z')"
+    first, _ = CLUSTER.rewrite(f"CREATE OR REPLACE VIEW ratchet.a AS SELECT * FROM ratchet.a_log FINAL {where}")
+    assert first.endswith(f"AS\nSELECT * FROM ratchet.a_log_local FINAL {where}")
+
+
 @pytest.mark.parametrize("select", ["SELECT count() FROM ratchet.a_log FINAL", "SELECT x FROM ratchet.b GROUP BY x"])
 def test_other_views_read_the_distributed_layer(select: str) -> None:
     """An aggregate of each shard would not be one of the whole."""

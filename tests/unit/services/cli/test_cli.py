@@ -67,8 +67,8 @@ def test_doctor_names_every_part(tmp_path: Path) -> None:
     done = ratchet("doctor", "--json", RATCHET_CONFIG=str(config))
     findings = {finding["part"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 1
-    assert set(findings) == {"tasks", "disk", "kafka", "clickhouse", "vllm", "gateway"}
-    assert {part for part, finding in findings.items() if finding["ok"]} == {"disk"}
+    assert set(findings) == {"tasks", "disk", "kafka", "clickhouse", "vllm", "gateway", "alerts"}
+    assert {part for part, finding in findings.items() if finding["ok"]} == {"disk", "alerts"}
     assert "ratchet.toml" in findings["tasks"]["says"]
 
 

@@ -1,0 +1,316 @@
+"""Pairwise judging: a candidate's answer beside production's, and second opinions on preference pairs.
+
+ClickHouse is asked, every few seconds, which comparisons the sample has and nobody judged. So it does not
+matter which of two answers arrived first, how often one is redelivered or when this process was killed: what
+has a word is not in that list, and what is judged twice nevertheless has the same ids. The judges, with their
+budgets, slots and pauses, are those of `consumers.judge`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from ratchet.consumers.grading import TRIES, choose, load_rubric
+from ratchet.consumers.rules import pairwise as rules
+from ratchet.consumers.rules.injections import injection
+from ratchet.consumers.rules.judging import Rubric
+from ratchet.consumers.rules.pairwise import ORDERS, VALUES, Order, Outcome, Said
+from ratchet.consumers.thumbs import stored_answers
+from ratchet.infra import clock
+from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.judge import JudgeClient
+from ratchet.infra.judge_cache import JudgeCache
+from ratchet.infra.judge_limits import BudgetSpent
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import BrokerError, ModelError, SettingsError, StoreError
+from ratchet.schemas.events import Score
+from ratchet.schemas.ids import derived_id
+from ratchet.schemas.pairwise_policy import PairwisePolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rows import instant
+
+log = logging.getLogger("ratchet.judge")
+EVERY_S = 5.0
+LOOK_BACK = timedelta(days=7)
+"""How old a comparison may be: a judge that was stopped for longer misses those of the time before."""
+SETTLE_S = 60.0
+"""For so long what was published is taken to be on its way into ClickHouse."""
+MOST = 50
+"""Comparisons of one look; the next look has more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Two answers to one conversation: ``id`` is the candidate's (of a preference pair, of its texts)."""
+
+    id: str
+    target: str
+    at: datetime
+    adapter: str
+    rollout_id: str | None
+    asked: object
+    candidate: object
+    other: object
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one order gave; without ``said`` it abstains and says why."""
+
+    said: Said | None
+    why: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    cached: bool = False
+
+
+class Pairwise:
+    """Finds the comparisons that nobody judged, has them judged in both orders, publishes the scores."""
+
+    def __init__(
+        self,
+        store: Store,
+        tasks: Mapping[str, TaskPolicy],
+        publisher: Publisher,
+        clients: Mapping[str, JudgeClient],
+        *,
+        cache: JudgeCache | None = None,
+        rubrics: Path | None = None,
+        settle_s: float = SETTLE_S,
+        now: Callable[[], datetime] = clock.now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Load the rubrics and find the judges.
+
+        Args:
+            store: migrated.
+            tasks: policies by task; those without a judge are left alone.
+            publisher: takes the scores.
+            clients: the judges, by name.
+            cache: of what was said before of the same content.
+            rubrics: folder of the user's own rubrics.
+            settle_s: how long a comparison is left alone after it was judged.
+            now: the wall clock.
+            monotonic: a clock that only goes forward, in seconds.
+
+        Raises:
+            SettingsError: a rubric or a judge that does not exist, or a rubric that is not about two answers.
+        """
+        self._store, self._publisher, self._cache = store, publisher, cache
+        self._settle_s, self._now, self._monotonic = settle_s, now, monotonic
+        self._done: dict[str, float] = {}
+        self._tasks: dict[str, tuple[PairwisePolicy, Rubric, JudgeClient]] = {}
+        for task, policy in tasks.items():
+            if policy.judge.enabled and policy.pairwise.enabled:
+                rubric = load_rubric(policy.pairwise.rubric, rubrics)
+                try:
+                    rules.check_rubric(rubric)
+                except ValueError as error:
+                    raise SettingsError(f"tasks.{task}.pairwise.rubric: {error}") from None
+                named = [policy.pairwise.judge] if policy.pairwise.judge else policy.judge.judges[:1]
+                judge = choose(task, policy.judge.model_copy(update={"judges": named, "quorum": None}), clients)[0]
+                self._tasks[task] = (policy.pairwise, rubric, judge)
+
+    async def look(self) -> int:
+        """Judge what is left; returns how many comparisons that were.
+
+        Raises:
+            StoreError: ClickHouse is away; the next look finds them again.
+            BrokerError: the publisher's queue is full; likewise.
+        """
+        moment = self._monotonic()
+        self._done = {id: until for id, until in self._done.items() if until > moment}
+        judged = 0
+        for task, (_, _, judge) in self._tasks.items():
+            left = await asyncio.to_thread(self._left, task)
+            # two questions each; more at once would only wait for the judge's slots
+            width = max(1, judge.concurrency // 2)
+            for start in range(0, len(left), width):
+                some = left[start : start + width]
+                for match, scores in zip(
+                    some, await asyncio.gather(*(self.judge(task, one) for one in some)), strict=True
+                ):
+                    for score in scores:
+                        self._publisher.publish(score)
+                    self._done[match.id] = self._monotonic() + self._settle_s
+            judged += len(left)
+        return judged
+
+    def _left(self, task: str) -> list[Match]:
+        policy, rubric, judge = self._tasks[task]
+        about: dict[str, Any] = {"task": task, "since": instant(self._now() - LOOK_BACK), "judge": judge.model}
+        about |= {"rubric": rubric.name, "rubric_hash": rubric.hash, "most": MOST + len(self._done)}
+        found = self._store.query("pairwise_shadows_left", fraction=policy.fraction, **about)
+        rows = [row for row in found if str(row["id"]) not in self._done][:MOST]
+        answers = {
+            one.id: one for one in stored_answers(self._store, task, [str(row[name]) for row in rows for name in row])
+        }
+        matches = []
+        for row in rows:
+            candidate, served = answers.get(str(row["id"])), answers.get(str(row["inference_id"]))
+            if candidate is None or served is None:
+                continue  # its retention ended in between
+            matches.append(
+                Match(
+                    candidate.id,
+                    "shadow",
+                    candidate.at,
+                    candidate.adapter,
+                    candidate.rollout_id,
+                    served.asked,
+                    candidate.said,
+                    served.said,
+                    policy.fraction,
+                )
+            )
+        pairs = self._store.query("pairwise_pairs_left", fraction=policy.pair_fraction, **about)
+        left = [row for row in pairs if str(row["id"]) not in self._done][:MOST]
+        return matches + [
+            Match(
+                str(row["id"]),
+                "pair",
+                row["at"],
+                row["adapter"],
+                None,
+                orjson.loads(row["prompt"]),
+                _text(row["chosen"]),
+                _text(row["rejected"]),
+                policy.pair_fraction,
+            )
+            for row in left
+        ]
+
+    async def judge(self, task: str, match: Match) -> list[Score]:
+        """Both orders' scores and, last, the word that they come to.
+
+        Where no judge is needed (`rules.without_judge`) or one order abstains, that is the word.
+        """
+        if (sure := rules.without_judge(match.candidate, match.other)) is not None:
+            return [self._score(task, match, None, _Asked(sure, cost_usd=0.0), rejected=sure.outcome != "tie")]
+        first, second = await asyncio.gather(*(self._ask(task, match, order) for order in ORDERS))
+        scores = [self._score(task, match, order, one) for order, one in zip(ORDERS, (first, second), strict=True)]
+        if first.said is None or second.said is None:
+            why = "; ".join(
+                f"{order}: {one.why}" for order, one in zip(ORDERS, (first, second), strict=True) if one.why
+            )
+            word = _Asked(None, why, cost_usd=0.0)
+        else:
+            word = _Asked(rules.combine(first.said, second.said), cost_usd=0.0)
+        return [*scores, self._score(task, match, None, word)]
+
+    async def _ask(self, task: str, match: Match, order: Order) -> _Asked:
+        """One order; whatever goes wrong is an abstention with its reason."""
+        _, rubric, judge = self._tasks[task]
+        key = _key(judge.model, rubric, match, order)
+        if self._cache is not None and (found := self._cache.get(key)) is not None:
+            return _Asked(_recalled(found), cost_usd=0.0, cached=True)
+        prompt = rules.build_prompt(rubric, match.id, match.asked, match.candidate, match.other, order)
+        asked = _Asked(None)
+        try:
+            for number in range(TRIES):
+                reply = await judge.ask(*prompt, rules.REPLY_SCHEMA)
+                known = reply.cost_usd is not None and (number == 0 or asked.cost_usd is not None)
+                cost = (asked.cost_usd or 0.0) + (reply.cost_usd or 0.0) if known else None
+                tokens = (asked.prompt_tokens + reply.prompt_tokens, asked.completion_tokens + reply.completion_tokens)
+                if reply.refusal is not None:
+                    return _Asked(None, f"the judge refused: {reply.refusal[:200]}", *tokens, cost)
+                said = rules.read_reply(reply.text, reply.tokens, order)
+                if said is not None:
+                    if self._cache is not None:
+                        self._cache.put(
+                            key, {"outcome": said.outcome, "shares": said.distribution, "why": said.rationale}
+                        )
+                    return _Asked(said, "", *tokens, cost)
+                asked = _Asked(None, f"no verdict in the reply {reply.text[:120]!r}", *tokens, cost)
+        except (ModelError, ValueError) as error:
+            free = isinstance(error, BudgetSpent) and not asked.prompt_tokens
+            cost = 0.0 if free else asked.cost_usd
+            return _Asked(None, str(error), asked.prompt_tokens, asked.completion_tokens, cost)
+        return asked
+
+    def _score(self, task: str, match: Match, order: Order | None, asked: _Asked, *, rejected: bool = False) -> Score:
+        """The score event of one order, or of the word where ``order`` is None."""
+        _, rubric, judge = self._tasks[task]
+        said = asked.said
+        fields: dict[str, Any] = {"verdict": "abstain", "rationale": asked.why[:500] or None}
+        if said is not None:
+            attempts = [injection(text) for text in (match.candidate, match.other) if isinstance(text, str)]
+            tried = next((one for one in attempts if one), None)
+            flag = f"[instruction-like: {tried}] " if tried else ""
+            basis = "combined" if order is None else "digit" if said.distribution is None else "probabilities"
+            fields = {
+                # the word is 0, ½ or 1; one order's is its expectation
+                "score": VALUES[said.outcome] if order is None else said.score,
+                "distribution": rules.as_shares(said.distribution),
+                "verdict": "rejected" if rejected else said.outcome,
+                "rationale": f"{flag}{said.rationale}" or None,
+                "basis": basis,
+            }
+        return Score(
+            id=derived_id(
+                int(match.at.timestamp() * 1000), "pairwise", match.id, judge.model, rubric.hash, order or ""
+            ),
+            at=match.at,
+            task=task,
+            adapter=match.adapter,
+            rollout_id=match.rollout_id,
+            target_id=match.id,
+            target=match.target,
+            kind="pairwise",
+            judge=judge.model,
+            rubric=f"{rubric.name}/{order}" if order else rubric.name,
+            rubric_hash=rubric.hash,
+            inclusion_probability=match.probability,
+            prompt_tokens=asked.prompt_tokens,
+            completion_tokens=asked.completion_tokens,
+            cost_usd=asked.cost_usd,
+            cached=asked.cached,
+            judged_at=self._now(),
+            **fields,
+        )
+
+    async def keep_looking(self, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
+        """Look until ``stop`` is set; what is away is waited for and said once."""
+        said = ""
+        while not stop.is_set():
+            try:
+                await self.look()
+                said = ""
+            except (StoreError, BrokerError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("comparisons wait to be judged: %s", said)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), every_s)
+
+
+def _key(model: str, rubric: Rubric, match: Match, order: Order) -> str:
+    content = json.dumps(
+        ["pairwise", model, rubric.hash, order, match.asked, match.candidate, match.other], sort_keys=True
+    )
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _recalled(found: Mapping[str, object]) -> Said:
+    shares = cast("dict[Outcome, float] | None", found["shares"])
+    return Said(cast(Outcome, found["outcome"]), shares, str(found["why"]))
+
+
+def _text(messages: str) -> object:
+    """The content of a pair's one answer, which is stored as a list of one message."""
+    value: Sequence[dict[str, Any]] = orjson.loads(messages)
+    return value[0]["content"]
