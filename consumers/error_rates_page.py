@@ -14,12 +14,12 @@ NAMES = {
     "bernoulli": "Bernoulli CUSUM",
     "drift_rates": "2 points, BH, 3 hours",
     "drift_lengths": "PSI ≥ 0.1, KS with BH, 3 hours",
-    "significance_alone": "KS p ≤ 0.05 alone",
+    "ks_alone": "KS p ≤ 0.05 alone",
 }
 KINDS = (
     ("Judged quality", ("drop_alone", "page", "cusum", "detector")),
     ("Rates (refusals, uncertain answers, errors)", ("bernoulli", "drift_rates")),
-    ("Output lengths (lognormal, σ 0.8)", ("drift_lengths", "significance_alone")),
+    ("Output lengths (lognormal, σ 0.8)", ("drift_lengths", "ks_alone")),
 )
 INTRO = """# How often the rules are wrong
 

@@ -68,7 +68,7 @@ def lengths(
     over = among(random, p, judged & (effect >= rule.effect), rule)
     return {
         "drift_lengths": persistent(over, judged, rule.hours),
-        "significance_alone": persistent(judged & (p < rule.q), judged, 1),
+        "ks_alone": persistent(judged & (p < rule.q), judged, 1),
     }
 
 

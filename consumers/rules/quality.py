@@ -11,7 +11,8 @@ All three read one hour's mean x of n judged answers beside a baseline of mean b
   residual, k half the drop to be found in the residual's units, and h follows from the wanted mean time between false
   alarms by Siegmund's approximation (E. S. Page 1954; D. Siegmund, Sequential Analysis, 1985, §II.6).
 - **detector** (earlier, any size, with a bound): M = e·max(M, 1) for each of several drops, alarm when their mean is
-  ≥ 1/α; the mean time to a false alarm is ≥ 1/α hours (J. Shin, A. Ramdas, A. Rinaldo, E-detectors, 2022).
+  ≥ 1/α; the mean time to a false alarm is ≥ 1/α hours where the baseline is true (J. Shin, A. Ramdas, A. Rinaldo,
+  E-detectors, 2022). Beside one that was estimated the table of error rates counts.
 
 The residual r is what is left of x after what the hours before predict: hours that move together (φ) would otherwise
 count as news several times. Under b + AR(1) hour effects + sampling noise, r is standard normal and independent over

@@ -96,31 +96,30 @@ def _with_progress(results: Iterator[Result]) -> Iterator[Result]:
 
 
 def _show(found: list[Result], of: str) -> None:
+    from itertools import groupby
+
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"drift backtest: {of}")
-    for name in ("shift", "rule"):
-        table.add_column(name)
-    for name in ("false alarms a year", "95% interval", "days", "found in time", "hours: median", "90%", "mean"):
-        table.add_column(name, justify="right")
-    for one in found:
-        false, delay = one.false_alarms, one.delay
-        horizon = f"> {delay.horizon}"
-        table.add_row(
-            one.shift,
-            one.rule,
-            f"{false.per_year:.2f}",
-            f"{false.low:.2f}–{false.high:.2f}",
-            f"{false.days:,.0f}",
-            f"{delay.found:.0%} of {delay.series}",
-            horizon if delay.median is None else f"{delay.median:.0f}",
-            horizon if delay.p90 is None else f"{delay.p90:.0f}",
-            ("≥ " if delay.found < 1 else "") + f"{delay.mean:.1f}",
-        )
     console = Console()
-    console.print(table)
-    if found:
-        console.print(f"found in time: within {found[0].delay.horizon} hours of the shift; the mean counts the rest so")
+    console.print(f"drift backtest: {of}; found: within {found[0].delay.horizon} hours of the shift")
+    for shift, results in groupby(found, key=lambda one: one.shift):
+        rows = list(results)
+        table = Table(title=f"{shift}: {rows[0].false_alarms.days:,.0f} days, {rows[0].delay.series} shifts")
+        table.add_column("rule", no_wrap=True)
+        for name in ("false alarms a year", "found", "median h", "90% h", "mean h"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for one in rows:
+            false, delay = one.false_alarms, one.delay
+            late = f"> {delay.horizon}"
+            table.add_row(
+                one.rule,
+                f"{false.per_year:.2f} ({false.low:.2f}–{false.high:.2f})",
+                f"{delay.found:.0%}",
+                late if delay.median is None else f"{delay.median:.0f}",
+                late if delay.p90 is None else f"{delay.p90:.0f}",
+                ("≥ " if delay.found < 1 else "") + f"{delay.mean:.1f}",
+            )
+        console.print(table)
     for note in sorted({one.note for one in found if one.note}):
         console.print(note)

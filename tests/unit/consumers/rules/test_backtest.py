@@ -82,4 +82,4 @@ def test_a_seed_makes_the_same_backtest_and_shifts_are_found() -> None:
     assert all(one.delay.found > 0.9 for one in first), first
     longer = [*shifts, parse_shift("answer_length=+50%", METRICS)]
     made = list(generated(longer, Noise(1000, 0.01, 0.3), 100, 7))
-    assert all(one.delay.found == 1 for one in made if one.rule != "significance_alone"), made
+    assert all(one.delay.found == 1 for one in made if one.rule != "ks_alone"), made

@@ -26,7 +26,8 @@ def test_benjamini_hochberg_is_scipys() -> None:
     """What is rejected is what scipy's adjusted p-values reject, in any order, ties included."""
     random = np.random.default_rng(1)
     for count in (1, 2, 10):
-        p = np.round(random.beta(0.3, 1.5, (300, count)), 3)
+        p = random.beta(0.3, 1.5, (300, count))
+        p[::3, -1] = p[::3, 0]
         oracle = stats.false_discovery_control(p, axis=-1) < 0.05
         assert (benjamini_hochberg(p, 0.05) == oracle).all()
 
@@ -90,12 +91,12 @@ def test_a_move_must_last_and_empty_hours_do_not_end_it() -> None:
     assert persistent(moved, judged, 3).nonzero()[1].tolist() == [6]
 
 
-def test_significance_alone_cries_wolf_and_the_rule_does_not() -> None:
+def test_ks_alone_cries_wolf_and_the_rule_does_not() -> None:
     """At 50,000 answers an hour whose lengths vary by 5%: KS alone over 500 a year; the rule none, and finds +50%."""
     noise = Noise(50_000, 0.05, 0.7)
     random = np.random.default_rng(3)
     calm = {rule: false_alarms(raised) for rule, raised in lengths(random, noise, 20, 200).items()}
-    assert calm["significance_alone"].per_year > 500
+    assert calm["ks_alone"].per_year > 500
     assert calm["drift_lengths"].count == 0
     moved = lengths(random, noise, 20, WARM + 24, 0.5)
     assert delay(moved["drift_lengths"], WARM).found == 1

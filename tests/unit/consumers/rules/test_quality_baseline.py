@@ -7,7 +7,7 @@ from math import nan, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.meta_analysis import combine_effects
 
@@ -27,6 +27,8 @@ def hours(means, ns=None, variance: float = 0.04) -> list[HourValue]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # statsmodels, of hours without any spread
+@settings(deadline=None)
 @given(
     means=st.lists(st.floats(0.5, 0.9), min_size=3, max_size=30),
     ns=st.lists(st.integers(20, 5000), min_size=30, max_size=30),
