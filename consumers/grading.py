@@ -18,14 +18,16 @@ from weakref import WeakValueDictionary
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import BudgetSpent, JudgeClient
+from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
+from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.judging import JudgePolicy
 
 PROMPTS = "ratchet.consumers.prompts"
 TRIES = 2
 """One retry of a reply without a score; then the judge abstains."""
+LONGEST_ID = 256
 _SUFFIX = ".md"
 
 
@@ -98,6 +100,9 @@ class Grader:
             rubric: from `load_rubric`.
             judges: at least one; a cascade's in order.
             cache: of what was said before; None pays every time.
+
+        Raises:
+            SettingsError: the judges' models are too long to name together in a score.
         """
         self.rubric = rubric
         self.judges = list(judges)
@@ -106,6 +111,8 @@ class Grader:
         self._without: set[str] = set()
         """Judges whose endpoint gave no token probabilities."""
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        if len(self.word) > LONGEST_ID:
+            raise SettingsError(f"judge.judges: the id {self.word[:60]}… is too long; allowed: {LONGEST_ID} characters")
 
     @property
     def word(self) -> str:
@@ -142,11 +149,14 @@ class Grader:
         names = [client.model for client in self.judges]
         names += [self.word] if len(names) > 1 else []
         grades = [
-            [Grade(name, self.rubric.of(criterion), judgement, why, cost_usd=0.0) for name in names]
+            [Grade(name, self.rubric.of(criterion), judgement, why, self._basis(name), cost_usd=0.0) for name in names]
             for criterion in self.rubric.criteria
         ]
         flat = self._with_overall(grades)
-        return [replace(grade, judgement=judgement, rejected=judgement is not None, basis=None) for grade in flat]
+        return [replace(grade, judgement=judgement, why=why, rejected=judgement is not None) for grade in flat]
+
+    def _basis(self, judge: str) -> Basis | None:
+        return "combined" if judge not in {client.model for client in self.judges} else None
 
     def questions(self, target_id: str, asked: object, answer: object) -> list[tuple[JudgeClient, int, float]]:
         """What `grade` asks at most if nothing was said before: for each question its judge, tokens and USD.
@@ -191,11 +201,11 @@ class Grader:
         async with self._asking.setdefault(key, asyncio.Lock()):
             found = self._cache.get(key) if self._cache is not None else None
             if found is not None:
-                return _recalled(Grade(client.model, self.rubric.of(criterion), None, cost_usd=0.0, cached=True), found)
+                return _recalled(Grade(client.model, self.rubric.of(criterion), None), found, target_id)
             prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
             grade = await self._ask(client, Grade(client.model, self.rubric.of(criterion), None), *prompt)
             if self._cache is not None and grade.judgement is not None:
-                self._cache.put(key, asdict(grade.judgement) | {"basis": grade.basis})
+                self._cache.put(key, _remembered(grade, target_id))
             return grade
 
     async def _ask(self, client: JudgeClient, grade: Grade, system: str, user: str) -> Grade:
@@ -256,10 +266,23 @@ def _said(grade: Grade, judgement: Judgement, basis: Basis) -> Grade:
     return replace(grade, judgement=judgement, why="", basis=basis, spread=verdicts.spread(judgement.distribution))
 
 
-def _recalled(grade: Grade, found: Mapping[str, object]) -> Grade:
+_PAID = ("prompt_tokens", "completion_tokens", "cost_usd")
+
+
+def _remembered(grade: Grade, target_id: str) -> dict[str, object]:
+    """A grade as the cache keeps it, with who paid for it."""
+    assert grade.judgement is not None
+    paid = {name: getattr(grade, name) for name in _PAID}
+    return asdict(grade.judgement) | {"basis": grade.basis, "target": target_id, "paid": paid}
+
+
+def _recalled(grade: Grade, found: Mapping[str, object], target_id: str) -> Grade:
+    """A grade out of the cache: a hit that cost nothing, but for the very answer (delivered again) that paid for it."""
     value = cast(dict[str, Any], found)
     judgement = Judgement(value["score"], value["distribution"], value["rationale"])
-    return _said(grade, judgement, value["basis"])
+    again = value["target"] == target_id
+    paid = value["paid"] if again else {"cost_usd": 0.0}
+    return _said(replace(grade, cached=not again, **paid), judgement, value["basis"])
 
 
 def _unread(text: str) -> str:

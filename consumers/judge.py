@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.consumers.grading import Grader, choose, load_rubric
 from ratchet.consumers.rules import judging
+from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Agreement, Judgement
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
 from ratchet.consumers.rules.sampling import draw
@@ -90,9 +91,13 @@ def to_answer(event: Inference | Shadow) -> Answer | None:
     )
 
 
-def fraction_of(policy: JudgePolicy, content: str) -> float:
-    """Share of the answers like this one that are judged, whatever people say of them."""
-    return policy.refusal_fraction if refusal_phrase(content) else policy.fraction
+def fraction_of(policy: JudgePolicy, content: str, thumb_down: bool = False) -> float:
+    """Share of the answers like this one that are judged.
+
+    An answer of two strata is drawn by the larger share: samples by one hash nest, so that is its probability.
+    """
+    share = policy.refusal_fraction if refusal_phrase(content) else policy.fraction
+    return max(share, policy.thumb_down_fraction) if thumb_down else share
 
 
 class Judge:
@@ -178,7 +183,7 @@ class Judge:
                 "score": grade.judgement.score,
                 "distribution": grade.judgement.distribution,
                 "verdict": "rejected" if grade.rejected else str(round(points)),
-                "rationale": grade.judgement.rationale or None,
+                "rationale": flag(answer.content) + grade.judgement.rationale or None,
                 "spread": grade.spread,
                 "basis": grade.basis,
             }

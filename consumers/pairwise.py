@@ -24,14 +24,15 @@ import orjson
 
 from ratchet.consumers.grading import TRIES, choose, load_rubric
 from ratchet.consumers.rules import pairwise as rules
-from ratchet.consumers.rules.injections import injection
+from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Rubric
 from ratchet.consumers.rules.pairwise import ORDERS, VALUES, Order, Outcome, Said
 from ratchet.consumers.thumbs import stored_answers
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
-from ratchet.infra.judge import BudgetSpent, JudgeClient
+from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
+from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import BrokerError, ModelError, SettingsError, StoreError
 from ratchet.schemas.events import Score
@@ -247,16 +248,13 @@ class Pairwise:
         said = asked.said
         fields: dict[str, Any] = {"verdict": "abstain", "rationale": asked.why[:500] or None}
         if said is not None:
-            attempts = [injection(text) for text in (match.candidate, match.other) if isinstance(text, str)]
-            tried = next((one for one in attempts if one), None)
-            flag = f"[instruction-like: {tried}] " if tried else ""
             basis = "combined" if order is None else "digit" if said.distribution is None else "probabilities"
             fields = {
                 # the word is 0, ½ or 1; one order's is its expectation
                 "score": VALUES[said.outcome] if order is None else said.score,
                 "distribution": rules.as_shares(said.distribution),
                 "verdict": "rejected" if rejected else said.outcome,
-                "rationale": f"{flag}{said.rationale}" or None,
+                "rationale": flag(match.candidate, match.other) + said.rationale or None,
                 "basis": basis,
             }
         return Score(

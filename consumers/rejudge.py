@@ -107,15 +107,15 @@ class Rejudging:
         reweigh: list[tuple[str, float]] = []
         for row in self._pages():
             stored += 1
-            draws = draw(row["drawn_by"], 1.0 if row["thumb_down"] else fraction_of(policy, row["head"]))
+            draws = draw(str(row["drawn_by"]), fraction_of(policy, row["head"], row["thumb_down"]))
             if not draws.sampled:
                 continue
             drawn += 1
             if row["probability"]:
                 if row["probability"] != draws.probability:
-                    reweigh.append((row["id"], draws.probability))
+                    reweigh.append((str(row["id"]), draws.probability))
             elif limit is None or len(todo) < limit:
-                todo.append((row["id"], draws.probability))
+                todo.append((str(row["id"]), draws.probability))
             else:
                 left += 1
         return Chosen(stored, drawn, todo, reweigh, left)
@@ -206,7 +206,7 @@ class Rejudging:
             yield from rows
             if len(rows) < PAGE:
                 return
-            after_at, after_id = rows[-1]["at"], rows[-1]["id"]
+            after_at, after_id = rows[-1]["at"], str(rows[-1]["id"])
 
     def _ids(self, ids: list[str]) -> Iterator[list[str]]:
         return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

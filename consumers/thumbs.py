@@ -1,10 +1,11 @@
 """Answers with a thumb down are judged for certain, whenever the thumb comes, and weigh 1 from then on.
 
-ClickHouse is asked, every few seconds, which answers with a thumb down have no word of probability 1:
+(By default: a policy may judge a share of them, `thumb_down_fraction`, which is then their probability.)
+ClickHouse is asked, every few seconds, which answers with a thumb down have no word of that probability:
 a thumb before its answer was stored, a crash in between and a redelivered answer that took an old
 probability back all end up in that list, so none of them needs a way of its own. An answer that the
 sample already had is not judged again: its scores are published once more under their own ids, with
-probability 1, and replace their rows.
+the new probability, and replace their rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ratchet.consumers.judge import Answer, Judge, recall_spent
+from ratchet.consumers.judge import Answer, Judge, fraction_of, recall_spent
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
@@ -26,7 +27,7 @@ from ratchet.schemas.events import Request, Response, Score
 from ratchet.schemas.rows import instant
 
 log = logging.getLogger("ratchet.judge")
-EVERY_S = 5.0
+EVERY_S = 10.0
 LOOK_BACK = timedelta(days=7)
 """How old a thumb may be: a judge that was stopped for longer misses those of the time before."""
 SETTLE_S = 60.0
@@ -135,7 +136,7 @@ class Thumbs:
     async def _look(self, task: str) -> tuple[int, int]:
         moment = self._monotonic()
         self._done = {id: until for id, until in self._done.items() if until > moment}
-        grader = self._judge.graders[task]
+        grader, policy = self._judge.graders[task], self._judge.policies[task]
         found = await asyncio.to_thread(
             self._store.query,
             "judge_thumbs_left",
@@ -145,9 +146,10 @@ class Thumbs:
             judge=grader.word,
             rubric=grader.rubric.name,
             rubric_hash=grader.rubric.hash,
+            fraction=policy.thumb_down_fraction,
             most=MOST + len(self._done),
         )
-        left = [row["id"] for row in found if row["id"] not in self._done][:MOST]
+        left = [id for row in found if (id := str(row["id"])) not in self._done][:MOST]
         answers = await asyncio.to_thread(stored_answers, self._store, task, left)
         scores = await asyncio.to_thread(stored_scores, self._store, task, left)
         judged = 0
@@ -157,10 +159,11 @@ class Thumbs:
             known = any(score.score is not None for score in words)
             # the word comes last: until it is there, this answer is looked for
             others = [score for score in mine if score not in words]
-            for score in with_probability([*others, *(words if known else [])], 1.0):
+            probability = fraction_of(policy, answer.content, thumb_down=True)
+            for score in with_probability([*others, *(words if known else [])], probability):
                 self._publisher.publish(score)
             if not known:
-                await self._judge.judge(answer, 1.0)
+                await self._judge.judge(answer, probability)
                 judged += 1
             self._done[answer.id] = self._monotonic() + self._settle_s
         return judged, len(answers) - judged

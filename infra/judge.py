@@ -15,13 +15,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import openai
 from openai import AsyncOpenAI
 
 from ratchet.infra import clock
-from ratchet.infra.judge_limits import BudgetSpent, DayBudget, Limits, TokenBucket, retry_after_s, retry_wait_s
+from ratchet.infra.judge_limits import DayBudget, Limits, TokenBucket, retry_after_s, retry_wait_s
 from ratchet.infra.judge_reply import Said, read_completion
 from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
@@ -130,6 +130,8 @@ class JudgeClient:
         self._failures = 0
         self._paused_until = float("-inf")
         self._variant = 0
+        self._room, self._temperature = "max_tokens", True
+        """What the endpoint calls the room for a reply, and whether it lets itself be told a temperature."""
         self._several = True
         """Whether the endpoint is asked for several choices at once."""
 
@@ -215,14 +217,16 @@ class JudgeClient:
             spent: tuple[float, float] = (0, 0.0)
             try:
                 await self._rate(held[0])
+                spent = held  # unless it is known better: without an answer, or a count, it may still be billed
                 said = await self._patiently(system, user, extra)
-                tokens = said.prompt_tokens + said.completion_tokens
-                spent = (tokens, cost_usd(self.price, said.prompt_tokens, said.completion_tokens) or 0.0)
-                if not tokens:
-                    spent = held  # nobody counted; it was not free for that
+                if tokens := said.prompt_tokens + said.completion_tokens:
+                    spent = (tokens, cost_usd(self.price, said.prompt_tokens, said.completion_tokens) or 0.0)
             except TimeoutError as error:
-                spent = held  # it may have been answered, and billed
                 raise self._failed(f"no reply in {self._patience_s:g} s") from error
+            except (ModelError, openai.APIStatusError) as error:
+                if not isinstance(error.__cause__, openai.APITimeoutError):
+                    spent = (0, 0.0)
+                raise
             finally:
                 self.budget.settle(self._now(), held, spent)
                 if self._tokens is not None:
@@ -278,23 +282,39 @@ class JudgeClient:
         return ModelError(f"judge {self.model}: {why}")
 
     async def _once(self, system: str, user: str, extra: dict[str, Any]) -> Said:
-        try:
-            done: object = await self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-                max_tokens=self.max_tokens,
-                **extra,
-            )
-        except openai.APIResponseValidationError as error:
-            raise self._failed("a reply that is no completion") from error
-        except openai.APIError:
-            raise
-        except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON
-            raise self._failed(f"{type(error).__name__}: {error}") from error
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        while True:
+            params: dict[str, Any] = {self._room: self.max_tokens} | extra
+            if not self._temperature:
+                del params["temperature"]
+            try:
+                done: object = await self._client.chat.completions.create(
+                    model=self.model, messages=cast(Any, messages), **params
+                )
+                break
+            except openai.APIResponseValidationError as error:
+                raise self._failed("a reply that is no completion") from error
+            except openai.BadRequestError as error:
+                if not self._adapt(str(error)):
+                    raise
+            except openai.APIError:
+                raise
+            except (openai.OpenAIError, ValueError) as error:  # a body that is no JSON
+                raise self._failed(f"{type(error).__name__}: {error}") from error
         said = read_completion(done)
         if said is None:
             raise self._failed("a reply without choices")
         return said
+
+    def _adapt(self, refusal: str) -> bool:
+        """Whether the endpoint's refusal names a parameter that there is another way for (reasoning models' own)."""
+        if self._room == "max_tokens" and "max_completion_tokens" in refusal:
+            self._room = "max_completion_tokens"
+        elif self._temperature and "temperature" in refusal:
+            self._temperature = False
+        else:
+            return False
+        return True
 
 
 def _variants(schema: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -340,6 +360,3 @@ def make_judge(
         limits=limits,
         price=price,
     )
-
-
-__all__ = ["BudgetSpent", "JudgeClient", "JudgeRefused", "JudgeReply", "Samples", "make_judge"]

@@ -38,7 +38,9 @@ class JudgePolicy(Closed):
     rubric: RubricName = "helpful.v1"
     fraction: Fraction = 0.1
     refusal_fraction: Fraction = 1.0
-    """Of answers that refuse; all of them by default. Of those with a thumb down it is always all."""
+    """Of answers that refuse; all of them by default."""
+    thumb_down_fraction: Fraction = 1.0
+    """Of answers with a thumb down, whenever it comes; all of them by default."""
     agreement_floor: Annotated[float, Field(ge=0, le=1)] = 0.7
     min_labels: Annotated[int, Field(ge=1)] = 50
 

@@ -190,7 +190,7 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
     if "checks" in names:
         checks.register(broker, s.tasks, publisher)
     if clients:
-        judge.recall_spent(store, clients, clock.now())
+        await asyncio.to_thread(judge.recall_spent, store, clients, clock.now())
         judging = judge.register(broker, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         comparing = Pairwise(store, s.tasks, publisher, clients, cache=cache, rubrics=s.rubrics)
         thumbs = Thumbs(store, judging, publisher)
@@ -210,7 +210,8 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
             await building
         for task in looking:
             task.cancel()  # whatever it was at, the next start finds it again
-        await asyncio.gather(*looking, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         for client in clients.values():
             await client.close()
         if cache is not None:

@@ -46,6 +46,8 @@ def run(
         first, last = instant(since, now), instant(until, now) if until else now
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since, --until") from None
+    if first >= last:
+        raise typer.BadParameter(f"{until or 'now'} is not after --since {since}", param_hint="--until")
     settings = wiring.settings()
     policy = _policy(settings, task, judge, rubric)
     clients, cache = wiring.judges(settings), wiring.judge_cache(settings)

@@ -28,7 +28,7 @@ WITH
         WHERE task = {task:String} AND status = 'ok' AND response != ''
           AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
     )
-SELECT toString(id) AS id, toString(drawn_by) AS drawn_by, at, head, thumb_down, probability
+SELECT id, drawn_by, at, head, thumb_down, probability
 FROM stored LEFT JOIN said ON stored.id = said.target_id
 WHERE (at, id) > ({after_at:DateTime64(6, 'UTC')}, {after_id:UUID})
 ORDER BY at, id

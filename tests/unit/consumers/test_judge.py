@@ -17,6 +17,8 @@ from ratchet.schemas.events import Inference, Request, Response, Score, Shadow
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.pricing import Price
+
 
 def answered(content: str | None, number: int = 0, **more: Any) -> Inference:
     """A production answer."""
@@ -153,6 +155,46 @@ async def test_a_silent_endpoint_costs_bounded_time(endpoint: JudgeServer) -> No
     await judge(endpoint, publisher, patience_s=0.2).handle(answered("fine"))
     held.set()
     assert scores(publisher)[0].verdict == "abstain"
+
+
+async def test_all_of_an_answers_judges_together_have_bounded_time(endpoint: JudgeServer) -> None:
+    """Whatever its judges, criteria and retries add up to, an answer ends in time for Kafka: they abstain."""
+    held = threading.Event()
+
+    def silent(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        held.wait(10)
+        return says("5")
+
+    endpoint.answer = silent
+    publisher = MemoryPublisher()
+    clients = {name: JudgeClient(endpoint.url, name) for name in ("a", "b")}
+    tasks = {"support": TaskPolicy(judge=JudgePolicy(fraction=1.0, judges=["a", "b"]))}
+    await Judge(tasks, publisher, clients, longest_s=0.2).handle(answered("fine"))
+    held.set()
+    assert [(score.judge, score.verdict) for score in scores(publisher)] == [
+        ("a", "abstain"),
+        ("b", "abstain"),
+        ("panel:a+b", "abstain"),
+    ]
+    assert len({score.id for score in scores(publisher)}) == 3
+
+
+async def test_a_panels_scores_are_events_of_their_own(endpoint: JudgeServer) -> None:
+    """Two judges and three criteria: each word, the panel's by criterion and over all of them, with ids that differ."""
+    endpoint.answer = lambda body: says("4", top={"4": 0.5, "5": 0.5})
+    publisher = MemoryPublisher()
+    price = Price(prompt_per_million=1e4, completion_per_million=1e5)
+    clients = {name: JudgeClient(endpoint.url, name, price=price) for name in ("a", "b")}
+    policy = JudgePolicy(fraction=1.0, judges=["b", "a"], rubric="quality.v1")
+    await Judge({"support": TaskPolicy(judge=policy)}, publisher, clients, now=lambda: NOW).handle(answered("fine"))
+    found = scores(publisher)
+    assert len({score.id for score in found}) == len(found) == 3 * 3 + 1
+    word = found[-1]
+    assert (word.judge, word.rubric, word.basis, word.score) == ("panel:a+b", "quality.v1", "combined", 0.875)
+    assert sum(score.cost_usd or 0 for score in found) == pytest.approx(6 * 0.5)
+    first = found[0]
+    assert (first.rubric, first.basis, first.judged_at) == ("quality.v1/correct", "probabilities", NOW)
+    assert first.spread == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize("content", ["", "  ", ":", "Thought process:"])

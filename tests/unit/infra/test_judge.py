@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from judge_server import JudgeServer, says
 
-from ratchet.infra.judge import BudgetSpent, JudgeClient, JudgeRefused, make_judge
-from ratchet.infra.judge_limits import Limits
+from ratchet.infra.judge import JudgeClient, JudgeRefused, make_judge
+from ratchet.infra.judge_limits import BudgetSpent, Limits
 from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.pricing import Price
@@ -70,6 +71,44 @@ async def test_what_asks_for_more_patience_than_there_is_gets_a_pause(endpoint: 
     assert (slept.waits, len(endpoint.asked)) == ([], 1)
     slept.now = 601
     assert (await judge.ask("s", "u")).text == "5"
+
+
+async def test_a_time_out_is_tried_again_and_charged(endpoint: JudgeServer) -> None:
+    """A try that is silent for too long is given up and another one made; if all are, the estimate is charged."""
+    gate = threading.Event()
+    left = [True, False]
+
+    def slow(body: dict[str, Any]) -> Any:
+        if not left or left.pop(0):
+            gate.wait(10)
+        return says("5")
+
+    endpoint.answer = slow
+    judge = client(endpoint, Slept(), timeout_s=0.3, retries=1)
+    assert (await judge.ask("s", "u")).text == "5"
+    assert (len(endpoint.asked), judge.budget.tokens) == (2, 32)
+    with pytest.raises(ModelError, match="APITimeoutError"):
+        await judge.ask("s", "u")
+    gate.set()
+    assert judge.budget.tokens == 32 + judge.estimate("s", "u")[0]
+
+
+async def test_reasoning_models_have_names_of_their_own(endpoint: JudgeServer) -> None:
+    """An endpoint that wants max_completion_tokens and no temperature is understood, and remembered."""
+
+    def picky(body: dict[str, Any]) -> Any:
+        for name, instead in (("max_tokens", "max_completion_tokens"), ("temperature", "the default")):
+            if name in body:
+                return 400, {"error": {"message": f"Unsupported: '{name}'. Use {instead}."}}
+        return says("5")
+
+    endpoint.answer = picky
+    judge = client(endpoint, Slept(), max_tokens=50)
+    assert (await judge.ask("s", "u")).text == "5"
+    before = len(endpoint.asked)
+    await judge.ask("s", "u")
+    assert len(endpoint.asked) == before + 1
+    assert endpoint.asked[-1]["max_completion_tokens"] == 50
 
 
 async def test_a_wrong_key_is_not_tried_again(endpoint: JudgeServer) -> None:

@@ -44,6 +44,7 @@ def test_help_loads_nothing_heavy() -> None:
             "no topic 'ratchet.gossip' ends up in ClickHouse; allowed",
         ),
         (("rebuild", "--from", "ratchet.score:1@noon"), {}, "'noon' is no time; allowed: RFC 3339 with a zone"),
+        (("judge", "run", "nope"), {}, "task 'nope'; allowed: none is declared"),
         (("alerts", "--state", "new"), {}, "--state 'new'; allowed: open, acknowledged, resolved"),
     ],
 )
