@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet.consumers.grading import Grader, choose, load_rubric
 from ratchet.consumers.rules import judging
+from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Judgement
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
 from ratchet.consumers.rules.sampling import draw
@@ -182,7 +183,7 @@ class Judge:
                 "score": grade.judgement.score,
                 "distribution": grade.judgement.distribution,
                 "verdict": "rejected" if grade.rejected else str(round(points)),
-                "rationale": grade.judgement.rationale or None,
+                "rationale": flag(answer.content) + grade.judgement.rationale or None,
                 "spread": grade.spread,
                 "basis": grade.basis,
             }

@@ -24,7 +24,7 @@ import orjson
 
 from ratchet.consumers.grading import TRIES, choose, load_rubric
 from ratchet.consumers.rules import pairwise as rules
-from ratchet.consumers.rules.injections import injection
+from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Rubric
 from ratchet.consumers.rules.pairwise import ORDERS, VALUES, Order, Outcome, Said
 from ratchet.consumers.thumbs import stored_answers
@@ -248,16 +248,13 @@ class Pairwise:
         said = asked.said
         fields: dict[str, Any] = {"verdict": "abstain", "rationale": asked.why[:500] or None}
         if said is not None:
-            attempts = [injection(text) for text in (match.candidate, match.other) if isinstance(text, str)]
-            tried = next((one for one in attempts if one), None)
-            flag = f"[instruction-like: {tried}] " if tried else ""
             basis = "combined" if order is None else "digit" if said.distribution is None else "probabilities"
             fields = {
                 # the word is 0, ½ or 1; one order's is its expectation
                 "score": VALUES[said.outcome] if order is None else said.score,
                 "distribution": rules.as_shares(said.distribution),
                 "verdict": "rejected" if rejected else said.outcome,
-                "rationale": f"{flag}{said.rationale}" or None,
+                "rationale": flag(match.candidate, match.other) + said.rationale or None,
                 "basis": basis,
             }
         return Score(

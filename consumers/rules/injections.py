@@ -40,6 +40,12 @@ def injection(text: str) -> str | None:
     return next((found for reading in _readings(text) if (found := _match(reading))), None)
 
 
+def flag(*answers: object) -> str:
+    """What a score's reason begins with where an answer instructs its judge: ``[instruction-like: …] ``."""
+    found = next((tried for text in answers if isinstance(text, str) and (tried := injection(text))), None)
+    return f"[instruction-like: {found}] " if found else ""
+
+
 def injection_in(messages: object) -> str | None:
     """What a prompt's messages try, the app's own (system, developer) left out; None where they instruct nobody.
 
