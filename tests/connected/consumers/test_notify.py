@@ -247,7 +247,7 @@ async def test_the_log_sink_writes_one_line(tmp_path: Path, caplog: pytest.LogCa
 
 
 async def test_history_is_not_news_and_what_waits_is_no_history(receiver: Receiver, tmp_path: Path) -> None:
-    """An event that is a week old when it comes is not said; one that came in time is, however long its sink was away."""
+    """An event a week old when it comes is not said; one that came in time is, however long its sink was away."""
     receiver.answer = lambda n: (503, {}, b"") if n == 0 else (200, {}, b"")
     desk = Desk(tmp_path / "o.sqlite", {"hook": hook(receiver)})
     await desk.hear(alert("old", -8 * 24 * 60), alert("new"))
@@ -259,7 +259,7 @@ async def test_history_is_not_news_and_what_waits_is_no_history(receiver: Receiv
 async def test_what_is_long_over_is_forgotten_and_the_number_is_bounded(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A resolved alert goes after a week, an open one after thirty days of silence, the oldest resolved beyond the cap."""
+    """A resolved alert goes after a week, a silent open one after thirty days, the oldest resolved beyond the cap."""
     monkeypatch.setattr("ratchet.infra.sinks.outbox.MOST_ALERTS", 3)
     desk = Desk(tmp_path / "o.sqlite", {"hook": hook(receiver)})
     await desk.hear(*(alert(name, i, state="resolved") for i, name in enumerate("abc")))

@@ -66,6 +66,7 @@ def consumer(path: Path, broker: Broker) -> subprocess.Popen[bytes]:
 
 
 # one broker is enough: what is shown is the consumer's, and a start of it takes a second or two
+@pytest.mark.slow
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 def test_a_kill_loses_nothing_and_keeps_the_ids(kafka: Broker, tmp_path: Path) -> None:
     """Killed with -9 after one sink took the alert and while another has it in hand: both hear all of it, in order."""
