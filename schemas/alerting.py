@@ -26,7 +26,9 @@ class SinkSettings(BaseModel):
 
     kind: Literal["alertmanager", "slack", "webhook", "log"]
     url: SecretStr | None = Field(None, description="http(s)://[user:password@]host[:port][/path]; none for 'log'")
-    secret: SecretStr | None = Field(None, description="of kind 'webhook': whsec_ and 24 to 64 bytes in base64")
+    secret: SecretStr | None = Field(
+        None, repr=False, description="of kind 'webhook': whsec_ and 24 to 64 bytes in base64"
+    )
     severity: Severity = Field("info", description="alerts below it do not begin here")
     tasks: list[TaskName] = Field(
         [], description="alerts of these tasks, and those that concern every task; empty: all"

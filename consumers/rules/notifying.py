@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from ratchet.infra.kafka.backoff import backoff_s
 from ratchet.infra.sinks.notice import Reason
-from ratchet.infra.sinks.outbox import RESOLVED_DAYS, Told
+from ratchet.infra.sinks.outbox import Told
 from ratchet.schemas.alerting import RANK, SinkSettings
 from ratchet.schemas.events import Alert
 
@@ -16,9 +16,6 @@ FIRST_S, LAST_S = 1.0, 300.0
 
 def due(told: Told, alert: Alert, sink: SinkSettings, now: datetime) -> tuple[Reason | None, datetime | None]:
     """Say what a sink is to hear of an alert now.
-
-    An event of an alert that the sink has never heard of and that is older than a week is history, not news:
-    a consumer that starts at the topic's beginning pages nobody.
 
     Args:
         told: what it has heard.
@@ -30,7 +27,7 @@ def due(told: Told, alert: Alert, sink: SinkSettings, now: datetime) -> tuple[Re
         Why it is to hear of it now, and when to look again if nothing is said; both may be None.
     """
     known = told.state not in ("", "resolved")
-    if not known and not (wanted(alert, sink) and (told.state or now - alert.at < timedelta(days=RESOLVED_DAYS))):
+    if not known and not wanted(alert, sink):
         return None, None
     if alert.state == "resolved":
         return (None, None) if told.state == "resolved" else ("resolved", None)

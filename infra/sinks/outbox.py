@@ -20,6 +20,7 @@ from ratchet.schemas.events import Alert
 
 MOST_ALERTS = 10_000
 """Beyond it the oldest go, resolved ones first."""
+HISTORY_DAYS = 7.0
 RESOLVED_DAYS, SILENT_DAYS = 7.0, 30.0
 """So long a resolved alert is kept after its last event, and one that nobody spoke of although it is open."""
 
@@ -101,15 +102,20 @@ class Outbox:
             db.executemany("INSERT OR IGNORE INTO sinks (name) VALUES (?)", names)
             db.execute(
                 "INSERT OR IGNORE INTO deliveries (sink, alert, next_at) "
-                "SELECT name, id, ? FROM wanted, alerts WHERE state != 'resolved'",
-                (now.timestamp(),),
+                "SELECT name, id, ? FROM wanted, alerts WHERE state != 'resolved' AND at > ?",
+                (now.timestamp(), (now - timedelta(days=HISTORY_DAYS)).timestamp()),
             )
             # what a sink lacked may be mended in the settings
             db.execute("UPDATE sinks SET wait_until = 0, failures = 0")
 
     def accept(self, alert: Alert, sinks: Iterable[str], now: datetime) -> bool:
-        """Take an event; False where it is one that came before, or an older one."""
+        """Take an event; False where it is one that came before, or an older one.
+
+        An event that is older than a week when it comes is history, not news: it begins at no sink, so a
+        consumer that starts at the topic's beginning pages nobody. What was accepted in time waits on.
+        """
         raw, at = alert.to_bytes(), alert.at.timestamp()
+        begins = alert.at > now - timedelta(days=HISTORY_DAYS)
         with self._transaction() as db:
             known = db.execute("SELECT at, event FROM alerts WHERE id = ?", (alert.id,)).fetchone()
             if known is not None and (at < known[0] or raw == bytes(known[1])):
@@ -119,10 +125,10 @@ class Outbox:
                 "at = excluded.at, state = excluded.state, version = version + 1, event = excluded.event",
                 (alert.id, at, at, alert.state, raw),
             )
+            db.execute("UPDATE deliveries SET next_at = ?, attempts = 0 WHERE alert = ?", (now.timestamp(), alert.id))
             db.executemany(
-                "INSERT INTO deliveries (sink, alert, next_at) VALUES (?, ?, ?) "
-                "ON CONFLICT (sink, alert) DO UPDATE SET next_at = excluded.next_at, attempts = 0",
-                [(sink, alert.id, now.timestamp()) for sink in sinks],
+                "INSERT OR IGNORE INTO deliveries (sink, alert, next_at) VALUES (?, ?, ?)",
+                [(sink, alert.id, now.timestamp()) for sink in sinks if begins],
             )
         return True
 

@@ -59,9 +59,9 @@ def alerts(url: str) -> list[dict[str, Any]]:
 
 async def test_an_alerts_life_in_the_real_alertmanager(alertmanager: str, people: Receiver, tmp_path: Path) -> None:
     """Raised, sent again, updated, worse and resolved: one alert with the right labels, and people hear of it."""
-    sink = SinkSettings(kind="alertmanager", url=SecretStr(alertmanager), allow_private=True, resend_s=0.1)
+    sink = SinkSettings(kind="alertmanager", url=SecretStr(alertmanager), allow_private=True)
     path = tmp_path / "outbox.sqlite"
-    notifier = Notifier(Outbox(path), {"am": sink.model_copy(update={"resend_s": 60.0})}, clock.now, lambda: 0.5)
+    notifier = Notifier(Outbox(path), {"am": sink}, clock.now, lambda: 0.5)
     began = clock.now() - timedelta(hours=3)
     raised = Alert(
         id=clock.new_id(), at=clock.now(), task="support", adapter="support@v3-1a2b3c4d", kind="drift",
@@ -108,12 +108,12 @@ async def test_an_alerts_life_in_the_real_alertmanager(alertmanager: str, people
 
 async def test_what_is_not_sent_again_ends_by_itself(alertmanager: str, tmp_path: Path) -> None:
     """The heartbeat keeps an open alert active; without it Alertmanager ends the alert at the time it was given."""
-    sink = SinkSettings(kind="alertmanager", url=SecretStr(alertmanager), allow_private=True, resend_s=0.3)
+    sink = SinkSettings(kind="alertmanager", url=SecretStr(alertmanager), allow_private=True, resend_s=0.2)
     outbox = Outbox(tmp_path / "outbox.sqlite")
     notifier = Notifier(outbox, {"am": sink}, clock.now, lambda: 0.5)
     opened = Alert(id=clock.new_id(), at=clock.now(), kind="flood", severity="critical", title="t", source="ingest")
     await notifier.handle(opened)
-    until = clock.now() + timedelta(seconds=2)
+    until = clock.now() + timedelta(seconds=1.5)
     while clock.now() < until:
         await notifier.step("am")
         [held] = alerts(alertmanager)

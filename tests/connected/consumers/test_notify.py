@@ -244,3 +244,27 @@ async def test_the_log_sink_writes_one_line(tmp_path: Path, caplog: pytest.LogCa
     assert record.levelno == logging.WARNING
     assert "[WARNING] t CRITICAL forged a b" in record.getMessage()
     assert "\n" not in record.getMessage()
+
+
+async def test_history_is_not_news_and_what_waits_is_no_history(receiver: Receiver, tmp_path: Path) -> None:
+    """An event a week old when it comes is not said; one that came in time is, however long its sink was away."""
+    receiver.answer = lambda n: (503, {}, b"") if n == 0 else (200, {}, b"")
+    desk = Desk(tmp_path / "o.sqlite", {"hook": hook(receiver)})
+    await desk.hear(alert("old", -8 * 24 * 60), alert("new"))
+    assert len(receiver.came) == 1
+    await desk.deliver(days=9)
+    assert [came.body["data"]["title"] for came in receiver.came] == ["alert new", "alert new"]
+
+
+async def test_what_is_long_over_is_forgotten_and_the_number_is_bounded(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolved alert goes after a week, a silent open one after thirty days, the oldest resolved beyond the cap."""
+    monkeypatch.setattr("ratchet.infra.sinks.outbox.MOST_ALERTS", 3)
+    desk = Desk(tmp_path / "o.sqlite", {"hook": hook(receiver)})
+    await desk.hear(*(alert(name, i, state="resolved") for i, name in enumerate("abc")))
+    await desk.hear(alert("d", 4), alert("e", 5))
+    assert desk.outbox.forget(desk.now) == 2  # a and b
+    assert desk.outbox.forget(desk.now + timedelta(days=8)) == 1  # c
+    assert desk.outbox.forget(desk.now + timedelta(days=29)) == 0
+    assert desk.outbox.forget(desk.now + timedelta(days=31)) == 2

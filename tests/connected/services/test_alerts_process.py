@@ -19,15 +19,19 @@ from parts import Broker, wait_for
 from receiver import Receiver
 from typer.testing import CliRunner
 
+from ratchet.consumers.notify import Notifier
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka.admin import ensure_topics, ranges
 from ratchet.infra.kafka.history import read
 from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.settings import load
 from ratchet.schemas.decoding import parse
+from ratchet.schemas.errors import RatchetError
 from ratchet.schemas.events import Alert
 from ratchet.schemas.rows import row
 from ratchet.schemas.topics import ALERT
+from ratchet.services import doctor, wiring
 from ratchet.services.cli.alerts import app
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -66,6 +70,7 @@ def consumer(path: Path, broker: Broker) -> subprocess.Popen[bytes]:
 
 
 # one broker is enough: what is shown is the consumer's, and a start of it takes a second or two
+@pytest.mark.slow
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 def test_a_kill_loses_nothing_and_keeps_the_ids(kafka: Broker, tmp_path: Path) -> None:
     """Killed with -9 after one sink took the alert and while another has it in hand: both hear all of it, in order."""
@@ -151,3 +156,24 @@ def test_an_acknowledgement_is_an_event_with_its_reason(
     )
     assert "there is none" in str(CliRunner().invoke(app, ["ack", new_id(), "--who", "a", "--why", "x"]).exception)
     assert "is no id" in str(CliRunner().invoke(app, ["ack", "7", "--who", "a", "--why", "x"]).exception)
+
+
+async def test_a_sink_that_refuses_is_seen_by_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ratchet doctor` and `ratchet alerts sinks` say how many were refused and why, without the address's secret."""
+    with Receiver() as receiver:
+        receiver.answer = lambda n: (403, {}, b"wrong key")
+        path = config(tmp_path, "support", f"http://u:hunter2@127.0.0.1:{receiver.port}/hunter2")
+        monkeypatch.setenv("RATCHET_CONFIG", str(path))
+        settings = load(path)
+        outbox = wiring.outbox(settings)
+        notifier = Notifier(outbox, settings.sinks, now, lambda: 1.0)
+        await notifier.handle(alert("support"))
+        while await notifier.step("hook0"):
+            pass
+        outbox.close()
+        with pytest.raises(RatchetError, match=r"sinks.hook0: 1 refused for good, 0 waiting, last: 403 wrong key"):
+            doctor._alerts(settings)
+        shown = CliRunner().invoke(app, ["sinks"]).stdout
+    assert "0 taken, 1 refused, 0 waiting" in shown
+    assert "refused last: 403 wrong key" in shown
+    assert "hunter2" not in shown

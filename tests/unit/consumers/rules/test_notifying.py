@@ -47,11 +47,11 @@ def told(state: str = "open", severity: str = "warning", ago: timedelta = timede
         (told(ago=timedelta(hours=6)), alert(), "reminder"),
         (told(ago=timedelta(days=3)), alert(state="acknowledged"), None),
         (told(), alert(state="acknowledged", severity="critical"), "worse"),
-        (Told(), alert(at=NOW - timedelta(days=8)), None),
+        (Told(), alert(at=NOW - timedelta(days=8)), "raised"),
     ],
 )
 def test_what_notifies(heard: Told, now_is: Alert, reason: str | None) -> None:
-    """Raise, worse, resolve and a reminder; an unchanged update, an acknowledgement and old history are silent."""
+    """Raise, worse, resolve and a reminder; an unchanged update, and an acknowledgement are silent."""
     assert due(heard, now_is, LOG, NOW)[0] == reason
 
 
