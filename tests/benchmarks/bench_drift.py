@@ -2,10 +2,10 @@
 
 The inferences (with scores and feedback) are made in SQL inside the embedded ClickHouse and rolled up; then the server
 is started anew, so that its peak memory is the report's. A round is the whole report of every metric: with the exact
-distances of both lengths (`ratchet drift report --exact`, ``seconds_ratchet``), from the rollups alone, and Evidently's
-figures alone, with which ``speedup`` compares. Evidently, in an environment of its own, computes the four
-metrics that both have (KS, PSI, Jensen–Shannon, Wasserstein) of the same two columns, already in its memory. The last
-line of output is one JSON object.
+distances of both lengths (`ratchet drift report --exact`, ``seconds_ratchet``), from the rollups alone, and of
+Evidently's figures alone, with which ``speedup`` compares. Evidently, in an environment of its own, computes the four
+metrics that both have (KS, PSI, Jensen–Shannon, Wasserstein) of the same two columns, already in its memory. Processor
+seconds say what the clock does not where other work shares the cores. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
