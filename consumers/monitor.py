@@ -21,7 +21,7 @@ from ratchet.consumers.error_rates import expected_for
 from ratchet.consumers.examples import examples
 from ratchet.consumers.report import hours, measure
 from ratchet.consumers.rules.alerting import Severity, step
-from ratchet.consumers.rules.drift import Ruling, Run, rule_on, same_hours
+from ratchet.consumers.rules.drift import Ruling, Run, calmer, rule_on, same_hours
 from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import Window
 from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
@@ -154,11 +154,11 @@ class Monitor:
         alike = same_hours(pinned, window)
         bases = dict.fromkeys((one.metric for one in found), pinned)
         if alike is not None:
-            # hours of the week where they say enough, the whole baseline where they do not
-            by_metric = {one.metric: one for one in measure(self._store, task, adapter, alike, window, policy=policy)}
-            better = {name for name, one in by_metric.items() if one.abstains is None}
-            found = [by_metric[one.metric] if one.metric in better else one for one in found]
-            bases |= dict.fromkeys(better, alike)
+            # moved is what moved against both: one hour of the week is few, and the whole baseline has no week
+            for other in measure(self._store, task, adapter, alike, window, policy=policy):
+                index = next((at for at, one in enumerate(found) if one.metric == other.metric), None)
+                if index is not None and calmer(found[index], other) is other:
+                    found[index], bases[other.metric] = other, alike
         runs = self._runs.setdefault(subject, {})
         rulings: list[Ruling] = rule_on(found, runs.get(window.since, {}), policy.drift)
         runs[at] = {one.measurement.metric: one.run for one in rulings}

@@ -125,6 +125,15 @@ def _abstains(found: Measurement) -> str | None:
     return None
 
 
+def calmer(one: Measurement, other: Measurement) -> Measurement:
+    """Of one metric beside two baselines the measurement that moved less; one that says nothing does not count."""
+    if _abstains(other) is not None or one.effect is None or other.effect is None:
+        return one
+    if _abstains(one) is not None:
+        return other
+    return other if abs(other.effect) < abs(one.effect) else one
+
+
 def same_hours(baseline: Window, window: Window) -> Window | None:
     """The window's hours of the week within the baseline, where there are two weeks since the baseline began.
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from ratchet.consumers.rules.drift import Run, benjamini_hochberg, rule_on, same_hours, step, threshold
+from ratchet.consumers.rules.drift import Run, benjamini_hochberg, calmer, rule_on, same_hours, step, threshold
 from ratchet.consumers.rules.measurement import Measurement, Window
 from ratchet.schemas.drift_policy import DriftPolicy
 
@@ -120,3 +120,12 @@ def test_hours_of_the_week_lie_in_the_baseline(hours: int, baseline_hours: int, 
         assert found.until - found.since == window.until - window.since
         assert baseline.since <= found.since
         assert found.until <= baseline.until
+
+
+def test_of_two_baselines_the_calmer_counts() -> None:
+    """A metric moved only if it moved against both; a baseline that says nothing is not asked."""
+    far, near, silent = length(0.4), length(-0.1), length(abstains="too few")
+    assert calmer(far, near) is near
+    assert calmer(near, far) is near
+    assert calmer(far, silent) is far
+    assert calmer(silent, far) is far
