@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import orjson
 
 from ratchet.consumers.calibration import in_force
-from ratchet.consumers.error_rates import expected_for
+from ratchet.consumers.error_rates import Expected, expected_for
 from ratchet.consumers.examples import examples
 from ratchet.consumers.report import hours, measure
 from ratchet.consumers.rules.alerting import Severity, step
@@ -142,7 +142,7 @@ class Monitor:
 
     def _shifts(
         self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
-    ) -> list[tuple[Drift, float | None]]:
+    ) -> list[tuple[Drift, Expected | None]]:
         task, adapter = subject
         if at.hour % policy.drift.window_hours:
             return []  # windows do not overlap, so that each is news of its own
@@ -168,7 +168,7 @@ class Monitor:
 
     def _followed(
         self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
-    ) -> list[tuple[Drift, float | None]]:
+    ) -> list[tuple[Drift, Expected | None]]:
         task, adapter = subject
         # while the baseline still grows it ends a window before the hour, so that a fall does not enter it at once
         until = min(begun + policy.drift.baseline_hours * HOUR, at - policy.drift.window_hours * HOUR)
@@ -182,13 +182,19 @@ class Monitor:
                     said.append((event, _expected(one, policy)))
         return said
 
-    def _alert(self, said: Drift, policy: TaskPolicy, expected: float | None, advisory: str | None) -> None:
+    def _alert(self, said: Drift, policy: TaskPolicy, expected: Expected | None, advisory: str | None) -> None:
         severity: Severity = "critical" if said.rule == "page" and said.metric == "judge_score" else "warning"
-        caveats = []
+        caveats = [f"its false alarms a year are a guess: {expected.note}"] if expected and expected.note else []
         if advisory is not None:
             severity = "warning"
             caveats.append(f"the judge is advisory: {advisory}")
-        found = finding(said, severity=severity, false_alarms_per_year=expected, examples=(), caveats=caveats)
+        found = finding(
+            said,
+            severity=severity,
+            false_alarms_per_year=expected.per_year if expected else None,
+            examples=(),
+            caveats=caveats,
+        )
         known = self._known.get(found.key)
         if step(known, found, policy.drift) is None:
             return
@@ -214,11 +220,11 @@ def _alert(row: dict[str, Any]) -> Alert:
     return Alert.model_validate(fields | {"evidence": orjson.loads(row["evidence"])})
 
 
-def _expected(followed: Followed, policy: TaskPolicy) -> float | None:
+def _expected(followed: Followed, policy: TaskPolicy) -> Expected | None:
     if followed.baseline.abstains is not None:
         return None
     limits = rate_thresholds(policy.drift) if followed.rule == "rate" else thresholds(policy.drift)
-    return expected_for(TABLE[followed.rule], followed.baseline, limits).per_year
+    return expected_for(TABLE[followed.rule], followed.baseline, limits)
 
 
 def _floor(at: datetime) -> datetime:
