@@ -104,10 +104,14 @@ class Monitor:
         rows = self._store.query("drift_last", task=subject[0], adapter=subject[1], upto=instant(end))
         if not rows:
             return None
-        at: datetime = rows[0]["at"]
-        self._upto[subject] = at
-        self._runs[subject] = {at: {row["metric"]: Run(row["streak"], row["calm"]) for row in rows}}
-        return at
+        upto: datetime = rows[0]["upto"]
+        shifts = [row for row in rows if row["rule"] == "shift"]
+        self._upto[subject] = upto
+        self._runs[subject] = {
+            row["at"]: {one["metric"]: Run(one["streak"], one["calm"]) for one in shifts if one["at"] == row["at"]}
+            for row in shifts
+        }
+        return upto
 
     def _amended(self, task: str, since: datetime, until: datetime) -> datetime | None:
         """The first hour of these that has changed since the last look."""
@@ -125,8 +129,11 @@ class Monitor:
         """Judge these hours, named by their ends, of one adapter."""
         task, _ = subject
         self._know(task)
-        silence = [row["title"] for row in self._store.query("judge_drifts", task=task)]
-        stands = in_force(self._store, task, policy, self._clock()).standing
+        word = in_force(self._store, task, policy, self._clock())
+        advisory = None if word.standing.trusted else word.standing.reason
+        # a panel's or a cascade's name has its members' in it
+        drifts = self._store.query("judge_drifts", task=task)
+        silence = [row["title"] for row in drifts if not row["judge"] or row["judge"] in word.judge]
         for at in due:
             for said, expected in [
                 *self._shifts(subject, policy, begun, at),
@@ -137,7 +144,7 @@ class Monitor:
                     said = said.model_copy(update={"reason": f"{said.reason}; no alert: {silence[0]}"})
                 self._publisher.publish(said)
                 if not (judged and silence):
-                    self._alert(said, policy, expected, stands.reason if judged and not stands.trusted else None)
+                    self._alert(said, policy, expected, advisory if judged else None)
             self._upto[subject] = max(at, self._upto.get(subject, at))
 
     def _shifts(

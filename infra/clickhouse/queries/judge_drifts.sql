@@ -1,5 +1,5 @@
--- Which alerts say now that a task's judge itself has drifted?
-SELECT toString(id) AS id, title
+-- Which alerts say now that a judge of a task has drifted itself, and which judge?
+SELECT title, JSONExtractString(evidence, 'judge') AS judge
 FROM ratchet.alerts
 WHERE task = {task:String} AND kind = 'judge_drift' AND state != 'resolved'
 ORDER BY at
