@@ -24,8 +24,8 @@ from ratchet.infra.judge import JudgeClient
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.tail import read_all
-from ratchet.schemas.errors import BrokerError, DatasetError
 from ratchet.schemas.decoding import parse
+from ratchet.schemas.errors import BrokerError, DatasetError
 from ratchet.schemas.events import Alert, Event, Feedback, Inference, Score
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.policies import TaskPolicy
