@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -24,9 +23,11 @@ from ratchet.consumers.rules.alerting import Severity, step
 from ratchet.consumers.rules.drift import Ruling, Run, calmer, rule_on, same_hours
 from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import Window
+from ratchet.consumers.rules.quality_baseline import estimate
 from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.errors import BrokerError, StoreError
 from ratchet.schemas.events import Alert, Drift
 from ratchet.schemas.policies import TaskPolicy
@@ -38,6 +39,9 @@ EVERY_S = 60.0
 CATCH_UP = 24
 """After an absence so many hours are judged at most; the rules that follow the hours read all of them anyway."""
 LEAST_BASELINE = timedelta(days=1)
+SHIFTS = {"answer_length": "drift_lengths", "prompt_length": "drift_lengths"} | dict.fromkeys(RISES, "drift_rates")
+"""The rules in the table of error rates, by the metric whose distribution moved."""
+SIMULATED = ("alpha", "persistence", "window_hours", "psi", "difference", "thresholds")
 Subject = tuple[str, str]
 """A task and an adapter."""
 
@@ -191,26 +195,43 @@ class Monitor:
 
     def _alert(self, said: Drift, policy: TaskPolicy, expected: Expected | None, advisory: str | None) -> None:
         severity: Severity = "critical" if said.rule == "page" and said.metric == "judge_score" else "warning"
-        caveats = [f"its false alarms a year are a guess: {expected.note}"] if expected and expected.note else []
+        caveats = []
         if advisory is not None:
             severity = "warning"
             caveats.append(f"the judge is advisory: {advisory}")
-        found = finding(
-            said,
-            severity=severity,
-            false_alarms_per_year=expected.per_year if expected else None,
-            examples=(),
-            caveats=caveats,
-        )
+        found = finding(said, severity=severity, false_alarms_per_year=None, examples=(), caveats=caveats)
         known = self._known.get(found.key)
         if step(known, found, policy.drift) is None:
             return
-        told = replace(found, evidence={**found.evidence, "inferences": examples(self._store, said, policy.completion)})
+        # what takes more questions is asked only for what is told
+        expected = expected or self._expected_of_shift(said, policy)
+        if expected and expected.note:
+            caveats.append(f"its false alarms a year are a guess: {expected.note}")
+        told = finding(
+            said,
+            severity=severity,
+            false_alarms_per_year=expected.per_year if expected else None,
+            examples=examples(self._store, said, policy.completion),
+            caveats=caveats,
+        )
         event = step(known, told, policy.drift)
         assert event is not None
         self._publisher.publish(event)
         self._known[found.key] = event
         log.warning("%s, %s: %s", event.severity, event.state, event.title)
+
+    def _expected_of_shift(self, said: Drift, policy: TaskPolicy) -> Expected | None:
+        """The false alarms a year of a shift's rule at this traffic's own variation; None where none were simulated."""
+        rule = SHIFTS.get(said.metric)
+        if said.rule != "shift" or rule is None or said.baseline_since is None:
+            return None
+        if any(getattr(policy.drift, name) != getattr(DriftPolicy(), name) for name in SIMULATED):
+            return None  # the table is of the default policy
+        values = hours(
+            self._store, said.task, said.adapter, said.metric, said.baseline_since, said.since, policy=policy
+        )
+        baseline = estimate(values, min_n=policy.drift.min_n)
+        return None if baseline.abstains else expected_for(rule, baseline)
 
     def _know(self, task: str) -> None:
         """Read how the task's alerts stand; what this process said last may not be in the store yet."""

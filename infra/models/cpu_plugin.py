@@ -19,6 +19,8 @@ from typing import Any
 
 PLUGIN = "ratchet_cpu"
 TESTED_VLLM = "0.32.0"
+RECHECK_MS = 20
+"""A sleeping reader looks by itself this often: notifications get lost (vLLM's own 5 s made a token take 5 s, once)."""
 WRAPPER = "ratchet.infra.models.cpu_lora.GroupedByAdapter"
 
 
@@ -32,8 +34,10 @@ def register() -> None:
         tested = False
     if not tested or not current_platform.is_cpu():
         return
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.distributed.device_communicators import shm_broadcast
 
     platform: Any = type(current_platform)
     platform.get_punica_wrapper = classmethod(lambda _: WRAPPER)
-    SpinCondition.__init__ = functools.partialmethod(SpinCondition.__init__, busy_loop_s=0.0)
+    condition: Any = shm_broadcast.SpinCondition
+    condition.__init__ = functools.partialmethod(condition.__init__, busy_loop_s=0.0)
+    shm_broadcast.SHM_READER_RECHECK_INTERVAL_MS = RECHECK_MS

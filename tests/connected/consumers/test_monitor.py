@@ -143,6 +143,11 @@ def test_a_shift_is_one_alert_from_its_first_hours_to_its_end(watched: Watched) 
     assert alert.evidence["top"]
     assert alert.runbook == "docs/runbooks/drift.md"
     assert len(alert.evidence["inferences"]) == 5
+    assert alert.false_alarms_per_year is None, "of another policy than the default nothing was simulated"
+    moved = next(one for one in watched.said("answer_length", "shift") if one.verdict == "drift")
+    expected = watched.monitor._expected_of_shift(moved, TaskPolicy())
+    assert expected is not None
+    assert "a baseline of" in expected.note
     watched.monitor = watched.started()
     watched.serve(28, 30)
     later = [one for hour in (28, 30, 30) for one in watched.look(hour) if one.key == alert.key]
