@@ -7,8 +7,8 @@ events change an hour of the last ``amend_hours``, it and the hours after it are
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -18,17 +18,17 @@ import orjson
 from ratchet.consumers.calibration import in_force
 from ratchet.consumers.error_rates import Expected, expected_for
 from ratchet.consumers.examples import examples
+from ratchet.consumers.looking import keep_looking
 from ratchet.consumers.report import hours, measure
 from ratchet.consumers.rules.alerting import Severity, step
 from ratchet.consumers.rules.drift import Ruling, Run, calmer, rule_on, same_hours
 from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
-from ratchet.consumers.rules.measurement import Window
+from ratchet.consumers.rules.measurement import HourValue, Window
 from ratchet.consumers.rules.quality_baseline import estimate
 from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.errors import BrokerError, StoreError
 from ratchet.schemas.events import Alert, Drift
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import instant
@@ -47,7 +47,7 @@ Subject = tuple[str, str]
 
 
 class Monitor:
-    """Looks at every task; call `look` again and again, from one thread.
+    """Looks at every task; call `look` again and again, one at a time.
 
     Args:
         store: migrated.
@@ -138,10 +138,14 @@ class Monitor:
         # a panel's or a cascade's name has its members' in it
         drifts = self._store.query("judge_drifts", task=task)
         silence = [row["title"] for row in drifts if not row["judge"] or row["judge"] in word.judge]
+        # read once for all the hours that are due; `follow` leaves out what comes after each
+        values = {
+            metric: hours(self._store, *subject, metric, begun, due[-1], policy=policy) for metric in (*FALLS, *RISES)
+        }
         for at in due:
             for said, expected in [
                 *self._shifts(subject, policy, begun, at),
-                *self._followed(subject, policy, begun, at),
+                *self._followed(subject, policy, begun, at, values),
             ]:
                 judged = said.metric.partition(":")[0] == "judge_score"
                 if judged and silence:
@@ -178,15 +182,14 @@ class Monitor:
         return [(shift_event(task, adapter, bases[one.measurement.metric], window, one), None) for one in rulings]
 
     def _followed(
-        self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
+        self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime, values: Mapping[str, list[HourValue]]
     ) -> list[tuple[Drift, Expected | None]]:
         task, adapter = subject
         # while the baseline still grows it ends a window before the hour, so that a fall does not enter it at once
         until = min(begun + policy.drift.baseline_hours * HOUR, at - policy.drift.window_hours * HOUR)
         said = []
-        for metric in (*FALLS, *RISES):
-            values = hours(self._store, task, adapter, metric, begun, at, policy=policy)
-            for one in follow(metric, values, until, at, policy.drift):
+        for metric, known in values.items():
+            for one in follow(metric, known, until, at, policy.drift):
                 if (hour := one.hours.get(at - HOUR)) is not None:
                     unit = "score" if metric == "judge_score" else "rate"
                     event = hour_event(task, adapter, one, at - HOUR, hour, Window(begun, until), unit)
@@ -273,21 +276,8 @@ class Looks(Protocol):
         ...
 
 
-def keep_watching(monitor: Looks, stop: threading.Event, every_s: float = EVERY_S) -> None:
-    """Look again and again until ``stop`` is set; what is away is waited for and said once.
-
-    Args:
-        monitor: used from this thread alone.
-        stop: looked at between looks.
-        every_s: seconds between two.
-    """
-    said = ""
-    while not stop.is_set():
-        try:
-            monitor.look()
-            said = ""
-        except (StoreError, BrokerError) as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("hours are judged when this is over: %s", said)
-        stop.wait(every_s)
+async def keep_watching(monitor: Looks, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
+    """Look again and again, beside the loop, until ``stop`` is set; what is away is waited for and said once."""
+    await keep_looking(
+        lambda: asyncio.to_thread(monitor.look), stop, every_s, log, "hours are judged when this is over"
+    )

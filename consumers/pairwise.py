@@ -9,7 +9,6 @@ budgets, slots and pauses, are those of `consumers.judge`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -23,6 +22,7 @@ from typing import Any, cast
 import orjson
 
 from ratchet.consumers.grading import TRIES, choose, load_rubric
+from ratchet.consumers.looking import keep_looking
 from ratchet.consumers.rules import pairwise as rules
 from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Rubric
@@ -34,7 +34,7 @@ from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
 from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import BrokerError, ModelError, SettingsError, StoreError
+from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.events import Score
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.pairwise_policy import PairwisePolicy
@@ -282,17 +282,7 @@ class Pairwise:
 
     async def keep_looking(self, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
         """Look until ``stop`` is set; what is away is waited for and said once."""
-        said = ""
-        while not stop.is_set():
-            try:
-                await self.look()
-                said = ""
-            except (StoreError, BrokerError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("comparisons wait to be judged: %s", said)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), every_s)
+        await keep_looking(self.look, stop, every_s, log, "comparisons wait to be judged")
 
 
 def _key(model: str, rubric: Rubric, match: Match, order: Order) -> str:

@@ -11,7 +11,6 @@ the new probability, and replace their rows.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ratchet.consumers.judge import Answer, Judge, fraction_of, recall_spent
+from ratchet.consumers.looking import keep_looking
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import BrokerError, StoreError
 from ratchet.schemas.events import Request, Response, Score
 from ratchet.schemas.rows import instant
 
@@ -174,14 +173,4 @@ class Thumbs:
 
     async def keep_looking(self, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
         """Look until ``stop`` is set; what is away is waited for and said once."""
-        said = ""
-        while not stop.is_set():
-            try:
-                await self.look()
-                said = ""
-            except (StoreError, BrokerError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("thumbs down wait to be judged: %s", said)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), every_s)
+        await keep_looking(self.look, stop, every_s, log, "thumbs down wait to be judged")

@@ -182,17 +182,13 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
 
 
 async def _watch(s: Settings, stop: asyncio.Event) -> None:
-    """Judge each hour for drift, in a thread of its own; it needs no consumer."""
+    """Judge each hour for drift, beside the loop; it needs no consumer."""
     from ratchet.consumers.monitor import keep_watching
 
-    store, publisher, ended = wiring.store(s), wiring.publisher(s, "ratchet-drift"), threading.Event()
-    watching = asyncio.create_task(asyncio.to_thread(keep_watching, wiring.monitor(s, store, publisher), ended))
-    watching.add_done_callback(lambda _: stop.set())
+    store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-drift")
     try:
-        await stop.wait()
+        await keep_watching(wiring.monitor(s, store, publisher), stop)
     finally:
-        ended.set()
-        await watching
         await asyncio.to_thread(publisher.close)
         store.close()
 

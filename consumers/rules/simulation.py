@@ -18,7 +18,6 @@ from ratchet.consumers.rules.quality import Thresholds
 from ratchet.consumers.rules.quality_arrays import Baselines, Bools, Floats
 from ratchet.consumers.rules.rates import RateThresholds
 
-YEAR = 8760
 CV = 0.9 / 4.2  # standard deviation of one judged answer over the mean: the research's 4.2 ± 0.9 of 5
 WARM = 48  # hours before a shift, so that it does not find the rules at their start
 

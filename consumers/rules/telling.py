@@ -9,7 +9,7 @@ from math import isfinite
 from ratchet.consumers.rules.alerting import Finding, Severity
 from ratchet.consumers.rules.drift import Ruling
 from ratchet.consumers.rules.following import Followed, Hour
-from ratchet.consumers.rules.measurement import Measurement, Window
+from ratchet.consumers.rules.measurement import Window
 from ratchet.schemas.events import Drift, Moved
 from ratchet.schemas.ids import derived_id
 
@@ -167,8 +167,3 @@ def _change(said: Drift) -> str:
 def _number(value: float | None) -> float | None:
     """A figure that JSON has; infinities and NaN are none."""
     return value if value is not None and isfinite(value) else None
-
-
-def units(measurements: Sequence[Measurement]) -> dict[str, str]:
-    """The unit of each metric."""
-    return {one.metric: one.unit for one in measurements}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 
 import pytest
 
@@ -13,7 +13,7 @@ from ratchet.schemas.errors import StoreError
 class Looking:
     """A monitor whose ClickHouse is away for two looks."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: asyncio.Event) -> None:
         self.looks = 0
         self._stop = stop
 
@@ -25,11 +25,11 @@ class Looking:
         raise StoreError("ClickHouse: connect to 127.0.0.1:9: refused")
 
 
-def test_clickhouse_away_is_waited_for_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_clickhouse_away_is_waited_for_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A look that fails is tried again until it does not, with one line in the log."""
-    stop = threading.Event()
+    stop = asyncio.Event()
     monitor = Looking(stop)
-    keep_watching(monitor, stop, 0.0)
+    await keep_watching(monitor, stop, 0.01)
     assert monitor.looks == 3
     assert [record.message for record in caplog.records] == [
         "hours are judged when this is over: ClickHouse: connect to 127.0.0.1:9: refused"
