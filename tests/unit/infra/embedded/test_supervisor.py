@@ -18,6 +18,8 @@ from ratchet.infra.embedded.supervisor import Child, Notice, State, Supervisor
 from ratchet.schemas.errors import StartError
 
 SLEEP = "import time; time.sleep(60)"
+# one write: `print` makes two, and a kill between them leaves a number without its line's end
+SAY_PID = r"import os; os.write(1, b'%d\n' % os.getpid())"
 
 
 class Said(list[Notice]):
@@ -117,7 +119,7 @@ def test_a_missing_program_is_one_sentence(supervisor: Supervisor, tmp_path: Pat
 def test_a_dead_child_is_started_again_and_said_once(supervisor: Supervisor, said: Said, tmp_path: Path) -> None:
     """The new process has the same log; the notice says how the old one died."""
     log = tmp_path / "gateway.log"
-    gateway = child(tmp_path, "gateway", f"import os; print(os.getpid(), flush=True); {SLEEP}")
+    gateway = child(tmp_path, "gateway", f"{SAY_PID}; {SLEEP}")
     supervisor.start(gateway)
     until(lambda: len(pids(log)) == 1)
     os.kill(pids(log)[0], signal.SIGSEGV)
@@ -133,7 +135,7 @@ def test_a_child_that_ends_for_good_is_let_go_and_the_others_go_on(
 ) -> None:
     """A status that no restart would change: said once, with the advice, and nobody else is stopped."""
     log = tmp_path / "gateway.log"
-    supervisor.start(child(tmp_path, "gateway", f"import os; print(os.getpid(), flush=True); {SLEEP}"))
+    supervisor.start(child(tmp_path, "gateway", f"{SAY_PID}; {SLEEP}"))
     flooded = child(tmp_path, "ingest", "import sys; print('a flood'); sys.exit(3)")
     supervisor.start(replace(flooded, final={3: "see `ratchet alerts`"}))
     until(lambda: (supervisor.check(), "ingest" in said.of(State.DIED))[1])
