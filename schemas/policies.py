@@ -17,6 +17,7 @@ from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
+from ratchet.schemas.retraining_policy import RetrainingPolicy
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -46,24 +47,6 @@ class TrainingPolicy(Closed):
     lora_alpha: AtLeastOne = 16
     max_length: AtLeastOne = 512
     seed: int = 0
-
-
-AlertKind = Literal["quality", "drift"]
-
-
-class RetrainingPolicy(Closed):
-    """When training starts by itself."""
-
-    enabled: bool = True
-    min_new_pairs: AtLeastOne = 200
-    cooldown_s: Annotated[float, Field(ge=0)] = 6 * 3600
-    daily_cap: AtLeastOne = 4
-    on_alerts: list[AlertKind] = Field(default_factory=lambda: list(get_args(AlertKind)))
-    """An open alert of these kinds about the stable adapter asks for training, once; empty: none does."""
-    alert_min_pairs: AtLeastOne = 50
-    """So many new pairs are enough while an alert asks, where they are fewer than ``min_new_pairs``."""
-    min_completion: Rate = 0.0
-    """The evaluation's completion rate below which an adapter is rejected instead of registered."""
 
 
 Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]
