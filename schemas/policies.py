@@ -15,6 +15,7 @@ from ratchet.schemas.checks import Check
 from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 from ratchet.schemas.retraining_policy import RetrainingPolicy
@@ -22,15 +23,6 @@ from ratchet.schemas.retraining_policy import RetrainingPolicy
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class PairingPolicy(Closed):
-    """Which feedback becomes preference pairs."""
-
-    holdout: Rate = 0.1
-    max_pairs_per_user: AtLeastOne = 50
-    min_chars: int = 1
-    max_chars: int = 20_000
 
 
 class TrainingPolicy(Closed):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.schemas.events import Adapter
-    from ratchet.schemas.policies import PairingPolicy
+    from ratchet.schemas.pairing_policy import PairingPolicy
     from ratchet.trainers.dataset import Dataset
     from ratchet.trainers.job import Outcome
     from ratchet.trainers.worker import Serving, Worker
@@ -83,13 +83,16 @@ def derive_pairs(
         cap: pairs that one user may decide, instead of the policy's.
     """
     from ratchet.consumers.pairs import derive_all
-    from ratchet.schemas.policies import PairingPolicy
+    from ratchet.consumers.unvoted import trusted_judges
+    from ratchet.infra import clock
+    from ratchet.schemas.pairing_policy import PairingPolicy
 
     declared = s.tasks.get(task)
     policy = declared.pairing if declared else PairingPolicy(max_pairs_per_user=NO_CAP)
     wanted = {"holdout": holdout, "max_pairs_per_user": cap}
     policy = policy.model_copy(update={name: value for name, value in wanted.items() if value is not None})
-    return derive_all(store, task, policy), policy
+    trusted = trusted_judges(store, task, declared, clock.now()) if declared else frozenset[str]()
+    return derive_all(store, task, policy, trusted), policy
 
 
 def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving | None) -> Worker:
