@@ -27,7 +27,7 @@ from ratchet.schemas.pricing import Price
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url", "urls"})
 
 
 class Embedded(BaseModel):
