@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
 from ratchet.consumers.report import HOUR_METRICS as METRICS
-from ratchet.consumers.rules import drift_simulation, simulation
-from ratchet.consumers.rules.backtest import SCORES, Shift, judge, resample
-from ratchet.consumers.rules.drift_simulation import LENGTHS, RATES
+from ratchet.consumers.rules import shift_simulation, simulation
+from ratchet.consumers.rules.backtest import RATES, SCORES, Shift, judge, mean_rule, resample
+from ratchet.consumers.rules.drift_arrays import DriftLimits
 from ratchet.consumers.rules.following import rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import HourValue
 from ratchet.consumers.rules.quality_arrays import Bools
+from ratchet.consumers.rules.shift_simulation import KINDS, SIGMA, Traffic
 from ratchet.consumers.rules.simulation import WARM, Delay, FalseAlarms, Noise, Rule
 from ratchet.schemas.drift_policy import DriftPolicy
 
@@ -64,7 +65,10 @@ def recorded(
             moved, moved_n, _ = resample(random, hours[shift.metric], least, series, BASELINE + WARM + HORIZON)
         except ValueError as error:
             raise ValueError(f"{shift.metric}: {error}") from None
-        rules = _rules(random, shift.metric, policy)
+        rules = _rules(shift.metric, policy)
+        if shift.metric not in SCORES:
+            limits = shift_simulation.limits(shift.metric, policy)
+            rules["drift"] = mean_rule(random, limits, relative=shift.metric not in RATES)
         calm = judge(rules, mean, n, base.variance, BASELINE, None, 0)
         found = judge(rules, moved, moved_n, base.variance, BASELINE, shift, WARM)
         note = f"{shift.metric}: resampled from {base.hours} recorded hours; what was wrong in them counts as noise"
@@ -84,36 +88,50 @@ def generated(
     for number, shift in enumerate(shifts):
         random = np.random.default_rng([seed, number])
         level = LEVELS.get(shift.metric, 1.0)
-        rules = _rules(random, shift.metric, policy)
+        rules = _rules(shift.metric, policy)
 
         def change(value: float, shift: Shift = shift) -> float:
             return float(shift.put(np.array([value]))[0] - value)
 
         note = ""
+        kind = KINDS[shift.metric]
         if shift.metric in RATES:
             calm = simulation.rate(random, rules, level, noise, series, HOURS)
             found = simulation.rate(random, rules, level, noise, series, WARM + HORIZON, change(level))
             note = f"{shift.metric}: a rate of {level:.0%}"
-        elif shift.metric in LENGTHS:
-            limits = drift_simulation.limits(shift.metric, policy)
-            calm = drift_simulation.lengths(random, noise, series, HOURS, 0.0, limits)
-            found = drift_simulation.lengths(random, noise, series, WARM + HORIZON, shift.size, limits)
-            note = f"{shift.metric}: lognormal, σ {drift_simulation.SIGMA}"
-        else:
-            wide = noise if shift.metric in SCORES else replace(noise, cv=drift_simulation.SIGMA)
+        elif shift.metric in SCORES:
             # a score shifted in points is shifted from 0.8
             size = shift.size if shift.relative else shift.size / 0.8
-            calm = simulation.quality(random, rules, wide, series, HOURS)
-            found = simulation.quality(random, rules, wide, series, WARM + HORIZON, size)
+            calm = simulation.quality(random, rules, noise, series, HOURS)
+            found = simulation.quality(random, rules, noise, series, WARM + HORIZON, size)
+        else:
+            calm, found = {}, {}
+            note = (
+                f"{shift.metric}: lognormal, σ {SIGMA}"
+                if kind == "lengths"
+                else f"{shift.metric}: σ {SIGMA} of the mean"
+            )
+        if shift.metric not in SCORES:
+            traffic = Traffic(kind, noise.n, noise.between, noise.phi, level if kind == "rates" else 0.0, SIGMA)
+            limits = shift_simulation.limits(shift.metric, policy)
+            size = change(level) if kind == "rates" else shift.size
+            calm["drift"] = _raised(random, traffic, limits, series, HOURS, 0.0)
+            found["drift"] = _raised(random, traffic, limits, series, WARM + HORIZON, size)
         yield from _results(shift, calm, found, note)
 
 
-def _rules(random: np.random.Generator, metric: str, policy: DriftPolicy) -> dict[str, Rule]:
+def _raised(
+    random: np.random.Generator, traffic: Traffic, limits: DriftLimits, series: int, count: int, change: float
+) -> Bools:
+    effect, p = shift_simulation.windows(random, traffic, series, count, change=change)
+    return shift_simulation.raised(random, traffic, limits, effect, p)
+
+
+def _rules(metric: str, policy: DriftPolicy) -> dict[str, Rule]:
+    """The rules that follow a metric's hours."""
     if metric in SCORES:
         return simulation.quality_rules(thresholds(policy))
-    relative = metric not in RATES
-    drift = {"drift": drift_simulation.mean_rule(random, drift_simulation.limits(metric, policy), relative)}
-    return drift if relative else simulation.rate_rules(rate_thresholds(policy)) | drift
+    return simulation.rate_rules(rate_thresholds(policy)) if metric in RATES else {}
 
 
 def _results(shift: Shift, calm: dict[str, Bools], found: dict[str, Bools], note: str) -> Iterator[Result]:

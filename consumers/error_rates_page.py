@@ -13,13 +13,19 @@ NAMES = {
     "detector": "e-detector",
     "bernoulli": "Bernoulli CUSUM",
     "drift_rates": "2 points, BH, 3 hours",
-    "drift_lengths": "PSI ≥ 0.1, KS with BH, 3 hours",
+    "drift_lengths": "PSI ≥ 0.05, KS with BH, 3 hours",
+    "drift_means": "10%, Welch with BH, 3 hours",
+    "drift_topics": "JS ≥ 0.1, χ² with BH, 3 hours",
+    "drift_terms": "JS ≥ 0.1, χ² with BH, 3 hours",
     "ks_alone": "KS p ≤ 0.05 alone",
 }
 KINDS = (
     ("Judged quality", ("drop_alone", "page", "cusum", "detector")),
     ("Rates (refusals, uncertain answers, errors)", ("bernoulli", "drift_rates")),
     ("Output lengths (lognormal, σ 0.8)", ("drift_lengths", "ks_alone")),
+    ("Means with a long tail (latency, cost; σ of one observation is the mean)", ("drift_means",)),
+    ("Topics (a share of all texts goes to the rarest of ten)", ("drift_topics",)),
+    ("Terms of such texts", ("drift_terms",)),
 )
 INTRO = """# How often the rules are wrong
 
@@ -34,7 +40,11 @@ delay. Seed {seed}. Alerts read the same figures (`consumers/error_rates.json`) 
 - Judged quality: one answer varies by {cv:.0%} of the mean; with another spread s the same holds for n·({cv:.3f}/s)².
 - The drop alone is what a simple monitor does. It is here to compare with, and does not run.
 - The Bernoulli CUSUM is told to find 5 points. The rules with BH (Benjamini and Hochberg, over 14 metrics) compare an
-  hour with the same hour of the baseline's week, as the monitor does after two weeks.
+  hour with the whole baseline and with the same hour of its week, as the monitor does after two weeks: what moved less
+  counts.
+- An alert about a shift does not read this page: the same simulation runs with the task's own thresholds, windows and
+  variation when it is raised.
+- Terms: 2,000 days a row.
 - Simulated hours obey the rules' model (normal means, AR(1) effects; binomial counts): what real hours do beyond it
   is for `ratchet drift backtest` on recorded traffic. Judged quality's offsets for the hours of the week are not
   simulated: learned from two weeks without a pattern they add 0 to 70% to these rates (docs/experiments.md).

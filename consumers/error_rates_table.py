@@ -18,11 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ratchet.consumers.rules import drift_simulation, simulation
+from ratchet.consumers.rules import shift_simulation, simulation
+from ratchet.consumers.rules.drift_arrays import persistent
 from ratchet.consumers.rules.quality import Thresholds
 from ratchet.consumers.rules.quality_arrays import Bools
 from ratchet.consumers.rules.rates import RateThresholds
+from ratchet.consumers.rules.shift_simulation import Traffic
 from ratchet.consumers.rules.simulation import Noise
+from ratchet.consumers.shift_rates import CHUNK
 
 SEED = 20261125
 SERIES, HOURS, HORIZON = 500, 480, 240
@@ -33,10 +36,22 @@ CHANGES: dict[str, tuple[float, ...]] = {
     "quality": (-0.05, -0.07, -0.10),
     "rates": (0.02, 0.05, 0.10),
     "lengths": (0.10, 0.20, 0.50),
+    "means": (0.10, 0.20, 0.50),
+    "topics": (0.05, 0.10, 0.20),
+    "terms": (0.10, 0.20, 0.40),
 }
+SHIFTED = {
+    "rates": "refusals",
+    "lengths": "answer_length",
+    "means": "latency",
+    "topics": "answer_topics",
+    "terms": "answer_terms",
+}
+"""A metric whose default limits each kind's shifts are judged by."""
+FEWER = {"terms": 100}
+"""Series, where 500 would take an hour: a hundred terms are counted in every hour."""
 
-
-Kind = Literal["quality", "rates", "lengths"]
+Kind = Literal["quality", "rates", "lengths", "means", "topics", "terms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,9 @@ def settings() -> list[Setting]:
             for p, n, each in product((0.005, 0.02, 0.1), (50, 500, 5000, 50_000), spread)
         ),
         *(Setting("lengths", Noise(n, *each)) for n, each in product((500, 5000, 50_000), few)),
+        *(Setting("means", Noise(n, *each, cv=1.0)) for n, each in product((50, 500, 5000), few)),
+        *(Setting("topics", Noise(n, *each)) for n, each in product((500, 5000), few)),
+        *(Setting("terms", Noise(n, *each)) for n, each in product((500, 5000), few)),
     ]
 
 
@@ -70,13 +88,15 @@ def cells(setting: Setting, series: int = SERIES) -> Iterator[dict[str, Any]]:
     key += [round(1e6 * value) for value in (noise.between, noise.phi, setting.level)]
     random = np.random.default_rng(key)
 
+    series = FEWER.get(setting.kind, series)
+
     def run(hours: int, change: float) -> dict[str, Bools]:
-        if setting.kind == "lengths":
-            return drift_simulation.lengths(random, noise, series, hours, change)
         if setting.kind == "quality":
             return simulation.quality(random, simulation.quality_rules(QUALITY), noise, series, hours, change)
-        follow = simulation.rate(random, simulation.rate_rules(RATES), setting.level, noise, series, hours, change)
-        return follow | drift_simulation.rates(random, setting.level, noise, series, hours, change)
+        follow: dict[str, Bools] = {}
+        if setting.kind == "rates":
+            follow = simulation.rate(random, simulation.rate_rules(RATES), setting.level, noise, series, hours, change)
+        return follow | _shifted(random, setting, series, hours, change)
 
     calm = run(HOURS, 0.0)
     moved = {f"{change:+g}": run(simulation.WARM + HORIZON, change) for change in CHANGES[setting.kind]}
@@ -92,6 +112,24 @@ def cells(setting: Setting, series: int = SERIES) -> Iterator[dict[str, Any]]:
                 change: _short(asdict(simulation.delay(each[rule], simulation.WARM))) for change, each in moved.items()
             },
         }
+
+
+def _shifted(random: np.random.Generator, setting: Setting, series: int, hours: int, change: float) -> dict[str, Bools]:
+    """Where the rule over shifts is raised; for lengths also where Kolmogorov–Smirnov's p alone would be."""
+    assert setting.kind != "quality"
+    noise = setting.noise
+    traffic = Traffic(setting.kind, noise.n, noise.between, noise.phi, setting.level, noise.cv)
+    rule = shift_simulation.limits(SHIFTED[setting.kind])
+    raised, p_values = [], []
+    for _ in range(0, series, CHUNK):
+        effect, p = shift_simulation.windows(random, traffic, CHUNK, hours, change=change)
+        raised.append(shift_simulation.raised(random, traffic, rule, effect, p))
+        p_values.append(p)
+    found = {f"drift_{setting.kind}": np.concatenate(raised)}
+    if setting.kind == "lengths":
+        alone = np.concatenate(p_values) < rule.q
+        found["ks_alone"] = persistent(alone, np.ones(alone.shape, dtype=bool), 1)
+    return found
 
 
 def make() -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -24,11 +25,10 @@ from ratchet.consumers.rules.alerting import Severity, step
 from ratchet.consumers.rules.drift import Ruling, Run, calmer, rule_on, same_hours
 from ratchet.consumers.rules.following import FALLS, RISES, TABLE, Followed, follow, rate_thresholds, thresholds
 from ratchet.consumers.rules.measurement import HourValue, Window
-from ratchet.consumers.rules.quality_baseline import estimate
 from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_event
+from ratchet.consumers.shift_rates import expected_of_shift
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Alert, Drift
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import instant
@@ -39,11 +39,10 @@ EVERY_S = 60.0
 CATCH_UP = 24
 """After an absence so many hours are judged at most; the rules that follow the hours read all of them anyway."""
 LEAST_BASELINE = timedelta(days=1)
-SHIFTS = {"answer_length": "drift_lengths", "prompt_length": "drift_lengths"} | dict.fromkeys(RISES, "drift_rates")
-"""The rules in the table of error rates, by the metric whose distribution moved."""
-SIMULATED = ("alpha", "persistence", "window_hours", "psi", "difference", "thresholds")
 Subject = tuple[str, str]
 """A task and an adapter."""
+Estimate = Callable[[], Expected | None]
+"""How often the rule is wrong; asked only for what is told, because a shift's is simulated."""
 
 
 class Monitor:
@@ -157,7 +156,7 @@ class Monitor:
 
     def _shifts(
         self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime
-    ) -> list[tuple[Drift, Expected | None]]:
+    ) -> Sequence[tuple[Drift, Estimate]]:
         task, adapter = subject
         if at.hour % policy.drift.window_hours:
             return []  # windows do not overlap, so that each is news of its own
@@ -179,11 +178,13 @@ class Monitor:
         runs[at] = {one.measurement.metric: one.run for one in rulings}
         for old in [hour for hour in runs if hour < at - (CATCH_UP + policy.drift.amend_hours) * HOUR]:
             del runs[old]
-        return [(shift_event(task, adapter, bases[one.measurement.metric], window, one), None) for one in rulings]
+        said = [shift_event(task, adapter, bases[one.measurement.metric], window, one) for one in rulings]
+        ask = partial(expected_of_shift, self._store, policy=policy, same_hours=alike is not None)
+        return [(one, partial(ask, one)) for one in said]
 
     def _followed(
         self, subject: Subject, policy: TaskPolicy, begun: datetime, at: datetime, values: Mapping[str, list[HourValue]]
-    ) -> list[tuple[Drift, Expected | None]]:
+    ) -> Sequence[tuple[Drift, Estimate]]:
         task, adapter = subject
         # while the baseline still grows it ends a window before the hour, so that a fall does not enter it at once
         until = min(begun + policy.drift.baseline_hours * HOUR, at - policy.drift.window_hours * HOUR)
@@ -193,10 +194,10 @@ class Monitor:
                 if (hour := one.hours.get(at - HOUR)) is not None:
                     unit = "score" if metric == "judge_score" else "rate"
                     event = hour_event(task, adapter, one, at - HOUR, hour, Window(begun, until), unit)
-                    said.append((event, _expected(one, policy)))
+                    said.append((event, partial(_expected, one, policy)))
         return said
 
-    def _alert(self, said: Drift, policy: TaskPolicy, expected: Expected | None, advisory: str | None) -> None:
+    def _alert(self, said: Drift, policy: TaskPolicy, estimate: Estimate, advisory: str | None) -> None:
         severity: Severity = "critical" if said.rule == "page" and said.metric == "judge_score" else "warning"
         caveats = []
         if advisory is not None:
@@ -207,7 +208,7 @@ class Monitor:
         if step(known, found, policy.drift) is None:
             return
         # what takes more questions is asked only for what is told
-        expected = expected or self._expected_of_shift(said, policy)
+        expected = estimate()
         if expected and expected.note:
             caveats.append(f"its false alarms a year are a guess: {expected.note}")
         told = finding(
@@ -222,19 +223,6 @@ class Monitor:
         self._publisher.publish(event)
         self._known[found.key] = event
         log.warning("%s, %s: %s", event.severity, event.state, event.title)
-
-    def _expected_of_shift(self, said: Drift, policy: TaskPolicy) -> Expected | None:
-        """The false alarms a year of a shift's rule at this traffic's own variation; None where none were simulated."""
-        rule = SHIFTS.get(said.metric)
-        if said.rule != "shift" or rule is None or said.baseline_since is None:
-            return None
-        if any(getattr(policy.drift, name) != getattr(DriftPolicy(), name) for name in SIMULATED):
-            return None  # the table is of the default policy
-        values = hours(
-            self._store, said.task, said.adapter, said.metric, said.baseline_since, said.since, policy=policy
-        )
-        baseline = estimate(values, min_n=policy.drift.min_n)
-        return None if baseline.abstains else expected_for(rule, baseline)
 
     def _know(self, task: str) -> None:
         """Read how the task's alerts stand; what this process said last may not be in the store yet."""

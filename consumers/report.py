@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratchet.consumers.rules.bins import Counts
-from ratchet.consumers.rules.measurement import HourValue, Measurement, Window
+from ratchet.consumers.rules.measurement import HourValue, Measurement, Side, Window
 from ratchet.consumers.rules.measuring import Sums, lengths, means, rates, shares, versions, with_values
 from ratchet.consumers.topics import topics
 from ratchet.infra.clickhouse.client import Store
@@ -152,6 +152,30 @@ def hours(
         rows = store.query("drift_hours", **asked, metric=metric)
     sums = ((row["hour"], Sums.of(row["n"], row["added"], row["squared"])) for row in rows)
     return [HourValue(hour, one.n, one.mean, one.variance) for hour, one in sums if math.isfinite(one.mean)]
+
+
+def term_hours(
+    store: Store, task: str, adapter: str, side: Side, since: datetime, until: datetime
+) -> dict[str, list[HourValue]]:
+    """Give the hourly share of texts with each of a baseline's twenty commonest terms, oldest first.
+
+    Args:
+        store: migrated.
+        task: its name.
+        adapter: whose texts; ``""`` means all of the task's.
+        side: of prompts (``input``) or answers (``output``).
+        since: from this instant's hour on.
+        until: hours that begin before this instant.
+
+    Raises:
+        StoreError: ClickHouse refused or is away.
+    """
+    found: dict[str, list[HourValue]] = {}
+    asked = {"task": task, "adapter": adapter, "side": side, "since": instant(_hour(since)), "until": instant(until)}
+    for row in store.query("drift_term_hours", **asked):
+        share = float(row["share"])
+        found.setdefault(row["term"], []).append(HourValue(row["hour"], row["n"], share, share * (1 - share)))
+    return found
 
 
 def _rubric(policy: TaskPolicy | None) -> str:

@@ -42,8 +42,8 @@ class DriftPolicy(Closed):
     """What moves again so soon after it was resolved opens the same alert again instead of raising a new one."""
     reminder_hours: Annotated[int, Field(ge=1, le=168)] = 24
     """An open alert's figures are said again this often where nothing else changes."""
-    psi: Effect = 0.1
-    """Of lengths. 0.1 to 0.2 is called moderate, above 0.2 large."""
+    psi: Effect = 0.05
+    """Of lengths: a typical length that moves by a fifth (docs/error-rates.md). 0.1 to 0.2 is called moderate."""
     js: Effect = 0.1
     """Of terms and topics: the distance."""
     relative: Effect = 0.1

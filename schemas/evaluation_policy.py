@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -26,15 +26,16 @@ Measure = Literal[
     "win_rate",
 ]
 """Figures of an evaluation; tasks of the regression suite are named ``lm_eval:<task>``."""
+MEASURES: tuple[str, ...] = get_args(Measure)
 LOWER_IS_BETTER = frozenset({"refusal_harmless", "latency_ms"})
 
 
 class EvaluationGate(Closed):
     """One question about the candidate on frozen prompts: pass, fail, inconclusive, or error.
 
-    With ``margin`` it is compared with another model on the same prompts: it passes where the interval of the difference
-    lies above -margin, and fails where it lies below. With ``least`` (or ``most``) it is held to a bound: the interval of
-    the figure itself must lie on the right side.
+    With ``margin`` it is compared with another model on the same prompts: it passes where the interval of the
+    difference lies above -margin, and fails where it lies below. With ``least`` (or ``most``) it is held to a bound:
+    the interval of the figure itself must lie on the right side.
     """
 
     measure: str
@@ -57,10 +58,8 @@ class EvaluationGate(Closed):
         asked = [name for name in ("margin", "least", "most") if getattr(self, name) is not None]
         if len(asked) != 1:
             raise ValueError(f"gate {self.measure}: {asked or 'no bound'}; allowed: one of margin, least, most")
-        if self.measure not in Measure.__args__ and not self.measure.startswith("lm_eval:"):
-            raise ValueError(
-                f"gate {self.measure!r}: no such measure; allowed: {', '.join(Measure.__args__)}, lm_eval:<task>"
-            )
+        if self.measure not in MEASURES and not self.measure.startswith("lm_eval:"):
+            raise ValueError(f"gate {self.measure!r}: no such measure; allowed: {', '.join(MEASURES)}, lm_eval:<task>")
         return self
 
 

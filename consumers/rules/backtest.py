@@ -16,12 +16,13 @@ from datetime import timedelta
 import numpy as np
 
 from ratchet.consumers.rules import quality_arrays as arrays
-from ratchet.consumers.rules.drift_simulation import RATES
+from ratchet.consumers.rules.drift_arrays import DriftLimits, among, mean_distances, persistent
 from ratchet.consumers.rules.measurement import HourValue
 from ratchet.consumers.rules.quality_arrays import Baselines, Bools, Floats
 from ratchet.consumers.rules.quality_baseline import Baseline, estimate, fault
 from ratchet.consumers.rules.simulation import Rule
 
+RATES = ("refusals", "uncertainty", "errors")
 SCORES = ("judge_score", "satisfaction", "completion")
 BLOCK = 24
 LEAST_HOURS = 72
@@ -109,3 +110,17 @@ def judge(
     if shift is not None:
         moved[:, warm:] = shift.put(moved[:, warm:])
     return {name: rule(moved, n[:, live], base) for name, rule in rules.items()}
+
+
+def mean_rule(random: np.random.Generator, rule: DriftLimits, relative: bool) -> Rule:
+    """The rule over shifts of a mean (``relative``) or a rate beside the whole baseline, over hours' means alone."""
+
+    def moved(mean: Floats, n: Floats, base: Baselines) -> Bools:
+        centre = base.mean[:, None]
+        spread = base.variance[:, None] if relative else centre * (1 - centre)
+        judged = np.isfinite(mean) & (n >= rule.min_n)
+        seen = np.where(judged, mean, centre)
+        effect, p = mean_distances(seen, n, spread, centre, (base.n * base.hours)[:, None], relative)
+        return persistent(among(random, p, judged & (effect >= rule.effect), rule), judged, rule.hours)
+
+    return moved

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _ZERO_SHARE = 0.0001
-_FEW = 5.0
+FEW = 5.0
 
 
 def _shares(before: Floats, now: Floats) -> tuple[Floats, Floats]:
@@ -116,7 +116,7 @@ def pooled(before: Floats, now: Floats) -> tuple[Floats, Floats]:
     """The same counts with all bins that expect fewer than 5 on a side put into one, which χ² wants."""
     total, total_now = before.sum(), now.sum()
     both = before + now
-    few = both * min(total, total_now) / (total + total_now) < _FEW
+    few = both * min(total, total_now) / (total + total_now) < FEW
     if not few.any():
         return before, now
     return np.append(before[~few], before[few].sum()), np.append(now[~few], now[few].sum())
@@ -134,7 +134,7 @@ def two_proportions(hits: int, n: int, hits_now: int, n_now: int) -> tuple[float
     if rate in (0.0, 1.0):
         return 0.0, 1.0, "z"
     z = (hits_now / n_now - hits / n) / math.sqrt(rate * (1 - rate) * (1 / n + 1 / n_now))
-    if min(n, n_now) * min(rate, 1 - rate) < _FEW:
+    if min(n, n_now) * min(rate, 1 - rate) < FEW:
         from scipy.stats import fisher_exact
 
         return z, float(fisher_exact([[hits, n - hits], [hits_now, n_now - hits_now]])[1]), "fisher"

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ratchet.consumers.rules.distances import FEW
 from ratchet.consumers.rules.quality_arrays import Bools, Floats
 
 
@@ -59,7 +59,45 @@ def persistent(moved: Bools, judged: Bools, hours: int) -> Bools:
     return raised
 
 
-def length_distances(before: NDArray[np.int64], now: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def share_distances(before: Floats, now: Floats, texts: Floats, texts_now: Floats) -> tuple[Floats, Floats]:
+    """Jensen–Shannon distance of terms' or topics' counts, and the p of χ² in which a text is one observation.
+
+    The array twin of ``measuring.shares``: counts are scaled down to the number of texts, and what expects fewer than 5
+    is one cell, before the test.
+
+    Args:
+        before: counts of the baseline, (series, windows or 1, k).
+        now: counts of each window, (series, windows, k).
+        texts: how many texts ``before`` is of, without the last axis.
+        texts_now: likewise ``now``.
+    """
+    from scipy.special import chdtrc
+
+    one, other = (side / side.sum(-1, keepdims=True) for side in (before, now))
+    middle = (one + other) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(side > 0, side * np.log(side / middle), 0.0) for side in (one, other)]
+    distance = np.sqrt(np.maximum(0.0, (parts[0] + parts[1]).sum(-1) / 2))
+    scaled = [
+        side * np.minimum(1.0, number[..., None] / side.sum(-1, keepdims=True))
+        for side, number in ((before, texts), (now, texts_now))
+    ]
+    total, total_now = (side.sum(-1, keepdims=True) for side in scaled)
+    both = scaled[0] + scaled[1]
+    few = both * np.minimum(total, total_now) / (total + total_now) < FEW
+    statistic = np.zeros(both.shape[:-1])
+    rest = [np.where(few, side, 0.0).sum(-1, keepdims=True) for side in np.broadcast_arrays(*scaled)]
+    kept = [np.where(few, 0.0, side) for side in np.broadcast_arrays(*scaled)]
+    table = [np.concatenate([side, extra], -1) for side, extra in zip(kept, rest, strict=True)]
+    column = table[0] + table[1]
+    for side, sum_ in zip(table, (total, total_now), strict=True):
+        expected = column * sum_ / (total + total_now)
+        statistic += np.where(column > 0, (side - expected) ** 2 / np.where(column > 0, expected, 1.0), 0.0).sum(-1)
+    cells = (column > 0).sum(-1)
+    return distance, np.where(cells > 1, chdtrc(np.maximum(cells - 1, 1), statistic), 1.0)
+
+
+def length_distances(before: Floats, now: Floats) -> tuple[Floats, Floats]:
     """PSI over tenths and the p of Kolmogorov–Smirnov, for hours whose lengths are counted in bins.
 
     Args:

@@ -107,10 +107,13 @@ def counts(
     return made
 
 
-def false_alarms(raised: Bools) -> FalseAlarms:
-    """Count alarms over series of hours; series with a bad baseline alarm together, and the interval knows it."""
+def false_alarms(raised: Bools, width: int = 1) -> FalseAlarms:
+    """Count alarms over series of windows of ``width`` hours.
+
+    Series with a bad baseline alarm together, and the interval knows it.
+    """
     each = raised.sum(1)
-    count, days = int(each.sum()), raised.size / 24
+    count, days = int(each.sum()), raised.size * width / 24
     dispersion = max(1.0, float(each.var(ddof=1) / each.mean())) if count and len(each) > 1 else 1.0
     low, high = events_per(count, days / 365, dispersion)
     return FalseAlarms(count, days, count * 365 / days, low, high)

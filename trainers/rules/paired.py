@@ -27,7 +27,8 @@ def of_shares(candidate: Sequence[bool], other: Sequence[bool], confidence: floa
     where the two models agree everywhere, which says little at small n.
 
     Args:
-        candidate, other: whether each prompt came out well, index by index.
+        candidate: whether each prompt came out well.
+        other: likewise of the other model, index by index.
         confidence: of the interval, between 0 and 1.
 
     Raises:
@@ -50,7 +51,8 @@ def of_means(candidate: Sequence[float], other: Sequence[float], confidence: flo
     """The difference of two means on the same prompts, by Student's t over the differences.
 
     Args:
-        candidate, other: a figure of each prompt, index by index, in one unit.
+        candidate: a figure of each prompt.
+        other: likewise of the other model, index by index, in the same unit.
         confidence: of the interval, between 0 and 1.
 
     Raises:

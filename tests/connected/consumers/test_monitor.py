@@ -11,6 +11,9 @@ import orjson
 import pytest
 
 from ratchet.consumers.monitor import Monitor
+from ratchet.consumers.report import term_hours
+from ratchet.consumers.rules.shift_simulation import KINDS
+from ratchet.consumers.shift_rates import expected_of_shift
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
@@ -143,11 +146,7 @@ def test_a_shift_is_one_alert_from_its_first_hours_to_its_end(watched: Watched) 
     assert alert.evidence["top"]
     assert alert.runbook == "docs/runbooks/drift.md"
     assert len(alert.evidence["inferences"]) == 5
-    assert alert.false_alarms_per_year is None, "of another policy than the default nothing was simulated"
-    moved = next(one for one in watched.said("answer_length", "shift") if one.verdict == "drift")
-    expected = watched.monitor._expected_of_shift(moved, TaskPolicy())
-    assert expected is not None
-    assert "a baseline of" in expected.note
+    assert all(one.false_alarms_per_year is not None for one in raised), "under a policy of its own, too"
     watched.monitor = watched.started()
     watched.serve(28, 30)
     later = [one for hour in (28, 30, 30) for one in watched.look(hour) if one.key == alert.key]
@@ -232,3 +231,37 @@ def test_clocks_that_jump(watched: Watched) -> None:
     late = [event for event in watched.publisher.events[said:] if isinstance(event, Drift)]
     assert {event.verdict for event in late} <= {"abstain"}
     assert not [event for event in watched.publisher.events if isinstance(event, Alert)]
+
+
+def test_the_rule_of_every_metric_says_how_often_it_is_wrong(watched: Watched) -> None:
+    """Simulated at this traffic's own variation: a stricter policy is wrong less often; without hours it is a guess."""
+    watched.serve(0, 26)
+    watched.judge(0, 26, 0.8)
+    policy = TaskPolicy(drift=POLICY)
+    for metric in KINDS:
+        said = Drift(
+            id=derived_id(1, watched.task, metric), at=START + 26 * HOUR, task=watched.task, adapter="base",
+            metric=metric, rule="shift", since=START + 25 * HOUR, baseline_since=START, verdict="drift",
+            n=EACH_HOUR, baseline=0.1,
+        )  # fmt: skip
+        found = expected_of_shift(watched.store, said, policy, same_hours=False)
+        assert 0 <= found.low <= found.per_year <= found.high, metric
+        assert found.days >= 2000
+        strict = TaskPolicy(drift=POLICY.model_copy(update={"thresholds": {metric: 0.5}, "persistence": 6}))
+        assert expected_of_shift(watched.store, said, strict, same_hours=False).per_year <= found.per_year
+        # of rates that were 0, of feedback that nobody gave and of a cost without a price no hour says how they vary
+        known = KINDS[metric] != "rates" and metric != "cost"
+        assert (found.note == "") == known, (metric, found.note)
+
+
+def test_terms_vary_by_what_their_hours_show(watched: Watched) -> None:
+    """Hours that speak of other things have a larger deviation between them, which the simulation is given."""
+    watched.serve(0, 12)
+    for hour in range(12, 24):
+        watched.serve(hour, hour + 1, content="the parcel waits at customs" if hour % 2 else "fine, it is on its way")
+    even = term_hours(watched.store, watched.task, "base", "output", START, START + 12 * HOUR)
+    odd = term_hours(watched.store, watched.task, "base", "output", START + 12 * HOUR, START + 24 * HOUR)
+    assert all(one.n == EACH_HOUR for values in even.values() for one in values)
+    spread = {term: {round(one.mean, 3) for one in values} for term, values in odd.items()}
+    assert spread["customs"] == {0.0, 1.0}
+    assert {round(one.mean, 3) for values in even.values() for one in values} == {1.0}

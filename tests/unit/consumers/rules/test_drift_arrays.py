@@ -16,9 +16,8 @@ from ratchet.consumers.rules.drift_arrays import (
     mean_distances,
     persistent,
 )
-from ratchet.consumers.rules.drift_simulation import METRICS, lengths, limits
 from ratchet.consumers.rules.measurement import Measurement
-from ratchet.consumers.rules.simulation import WARM, Noise, delay, false_alarms
+from ratchet.consumers.rules.shift_simulation import METRICS, limits
 from ratchet.schemas.drift_policy import DriftPolicy
 
 
@@ -89,16 +88,3 @@ def test_a_move_must_last_and_empty_hours_do_not_end_it() -> None:
     moved = np.array([[1, 1, 0, 1, 1, 0, 1, 1]], dtype=bool)
     judged = np.array([[1, 1, 1, 1, 1, 0, 1, 1]], dtype=bool)
     assert persistent(moved, judged, 3).nonzero()[1].tolist() == [6]
-
-
-def test_ks_alone_cries_wolf_and_the_rule_does_not() -> None:
-    """At 50,000 answers an hour whose lengths vary by 5%: KS alone over 500 a year; the rule none, and finds +50%."""
-    noise = Noise(50_000, 0.05, 0.7)
-    random = np.random.default_rng(3)
-    calm = {rule: false_alarms(raised) for rule, raised in lengths(random, noise, 20, 200).items()}
-    assert calm["ks_alone"].per_year > 500
-    assert calm["drift_lengths"].count == 0
-    moved = lengths(random, noise, 20, WARM + 24, 0.5)
-    assert delay(moved["drift_lengths"], WARM).found == 1
-    few = lengths(random, Noise(400), 4, WARM + 24, 0.5)
-    assert not few["drift_lengths"].any()
