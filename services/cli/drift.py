@@ -11,6 +11,7 @@ import typer
 from ratchet.services.cli.backtest import backtest
 
 if TYPE_CHECKING:
+    from ratchet.consumers.calibration import InForce
     from ratchet.consumers.rules.measurement import Measurement, Window
 
 app = typer.Typer(help="What moved in a task's traffic, and how sure that is.", no_args_is_help=True)
@@ -37,9 +38,11 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output")] = False,
 ) -> None:
     """Say what moved from what to what between two windows of whole hours, with n, effect and p."""
+    from ratchet.consumers.calibration import in_force
     from ratchet.consumers.report import measure
     from ratchet.consumers.rules.measurement import Window
     from ratchet.infra import clock
+    from ratchet.schemas.policies import TaskPolicy
     from ratchet.services import wiring
 
     now = clock.now()
@@ -53,12 +56,14 @@ def report(
             found = measure(
                 store, task, adapter, Window(begin, end), window, policy=settings.tasks.get(task), exact=exact
             )
+            word = in_force(store, task, settings.tasks.get(task) or TaskPolicy(), now)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
     if as_json:
-        typer.echo(json.dumps(_as_json(task, adapter, Window(begin, end), window, found)))
+        told = _as_json(task, adapter, Window(begin, end), window, found)
+        typer.echo(json.dumps(told | {"judge": _judge(word)}))
     else:
-        _show(task, adapter, Window(begin, end), window, found)
+        _show(task, adapter, Window(begin, end), window, found, word)
 
 
 def _instant(option: str, text: str, now: datetime) -> datetime:
@@ -84,7 +89,17 @@ def _as_json(task: str, adapter: str, baseline: Window, window: Window, found: l
     return {"task": task, "adapter": adapter, "baseline": span(baseline), "window": span(window), "metrics": rows}
 
 
-def _show(task: str, adapter: str, baseline: Window, window: Window, found: list[Measurement]) -> None:
+def _judge(word: InForce) -> dict[str, object]:
+    """The judge behind the judged figures: how far people agree with it, and whether it may gate and page."""
+    return {
+        "judge": word.judge or None,
+        "trusted": word.standing.trusted,
+        "standing": str(word.standing),
+        "calibration": word.calibration.as_json() if word.calibration else None,
+    }
+
+
+def _show(task: str, adapter: str, baseline: Window, window: Window, found: list[Measurement], word: InForce) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -104,6 +119,9 @@ def _show(task: str, adapter: str, baseline: Window, window: Window, found: list
         table.add_row(one.metric, *counts, *values, effect, p, moved)
     console = Console()
     console.print(table)
+    if word.judge:
+        said = word.calibration or f"{word.judge}: n = 0 labels"
+        console.print(f"judge_score is by {said}; {word.standing}", highlight=False)
     console.print(
         "effect: psi over tenths of the baseline, js distance, difference in points, relative change of the mean. "
         "A small p alone is no reason to act: with many requests everything differs."

@@ -246,12 +246,14 @@ def test_the_rule_of_every_metric_says_how_often_it_is_wrong(watched: Watched) -
         )  # fmt: skip
         found = expected_of_shift(watched.store, said, policy, same_hours=False)
         assert 0 <= found.low <= found.per_year <= found.high, metric
-        assert found.days >= 2000
-        strict = TaskPolicy(drift=POLICY.model_copy(update={"thresholds": {metric: 0.5}, "persistence": 6}))
-        assert expected_of_shift(watched.store, said, strict, same_hours=False).per_year <= found.per_year
+        assert found.days >= 1000
         # of rates that were 0, of feedback that nobody gave and of a cost without a price no hour says how they vary
         known = KINDS[metric] != "rates" and metric != "cost"
         assert (found.note == "") == known, (metric, found.note)
+        if metric not in {kind: metric for metric, kind in KINDS.items()}.values():
+            continue  # one of each kind
+        strict = TaskPolicy(drift=POLICY.model_copy(update={"thresholds": {metric: 0.5}, "persistence": 6}))
+        assert expected_of_shift(watched.store, said, strict, same_hours=False).per_year <= found.per_year
 
 
 def test_terms_vary_by_what_their_hours_show(watched: Watched) -> None:

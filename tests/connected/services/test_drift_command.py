@@ -54,6 +54,7 @@ def test_the_report_says_what_moved_and_what_it_cannot_say(clickhouse: str, monk
     assert length["distances"]["wasserstein"] == pytest.approx(95.0)
     assert length["effect"] == length["distances"]["psi"] > 0.5
     assert metrics["satisfaction"]["abstains"] == "no observations in the baseline"
+    assert (report["judge"]["judge"], report["judge"]["trusted"]) == (None, False)
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "answer_length" in shown.output
@@ -63,3 +64,40 @@ def test_the_report_says_what_moved_and_what_it_cannot_say(clickhouse: str, monk
     assert refused.exit_code == 2
     assert "hours in common" in refused.output
     assert "30m, 24h" in CliRunner().invoke(app, ["drift", "report", task, "--since", "soon"]).output
+
+
+def test_judged_figures_have_the_judges_agreement_beside_them(clickhouse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far people agree with the judge, with n, and whether it may gate; a judge without labels is advisory."""
+    task = f"t-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("RATCHET_CLICKHOUSE_DSN", clickhouse)
+    monkeypatch.setenv("COLUMNS", "250")
+    ids = [str(row["id"]) for row in rows(task)]
+    with connect(clickhouse) as store:
+        migrate(store)
+        store.insert_rows("ratchet.inferences_log", rows(task))
+        scores = [
+            {
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"s{id}")), "at": START.isoformat(), "task": task,
+                "adapter": "base", "target": "inference", "kind": "pointwise", "target_id": id, "judge": "j",
+                "rubric": "helpful.v1", "rubric_hash": "0" * 16, "score": 0.9 if at % 2 else 0.1,
+                "inclusion_probability": 1.0,
+            }
+            for at, id in enumerate(ids[:200])
+        ]  # fmt: skip
+        store.insert_rows("ratchet.scores_log", scores)
+        asked = ["drift", "report", task, "--since", "2026-11-02T06:00:00Z", "--until", "2026-11-02T09:00:00Z"]
+        shown = CliRunner().invoke(app, asked)
+        assert "judge_score is by j: n = 0 labels; advisory: no human label" in shown.output
+        thumbs = [
+            {
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"f{id}")), "at": datetime.now(UTC).isoformat(), "task": task,
+                "inference_id": id, "kind": "thumb", "number": float(at % 2), "source": "http",
+            }
+            for at, id in enumerate(ids[:100])
+        ]  # fmt: skip
+        store.insert_rows("ratchet.feedback_log", thumbs)
+    shown = CliRunner().invoke(app, asked)
+    assert "judge_score is by j (helpful.v1): agreement 100%" in shown.output, shown.output
+    assert "n = 100 labels; trusted" in shown.output
+    told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)["judge"]
+    assert (told["judge"], told["trusted"], told["calibration"]["n"]) == ("j", True, 100)
