@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 
 import numpy as np
 
 from ratchet.consumers.report import HOUR_METRICS as METRICS
-from ratchet.consumers.rules import shift_simulation, simulation
+from ratchet.consumers.rules import recorded_lengths, shift_simulation, simulation
 from ratchet.consumers.rules.backtest import RATES, SCORES, Shift, judge, mean_rule, resample
 from ratchet.consumers.rules.drift_arrays import DriftLimits
 from ratchet.consumers.rules.following import rate_thresholds, thresholds
@@ -42,6 +43,7 @@ def recorded(
     days: int,
     seed: int,
     policy: DriftPolicy | None = None,
+    lengths: Mapping[str, Mapping[datetime, Mapping[int, int]]] | None = None,
 ) -> Iterator[Result]:
     """Judge shifts in recorded hours, resampled to as many days as wanted.
 
@@ -51,6 +53,8 @@ def recorded(
         days: simulated, rounded up to whole series of 20 days.
         seed: the same seed gives the same figures.
         policy: the task's, which sets the rules; the default one without it.
+        lengths: by metric, as ``report.length_hours`` gives them: lengths are judged by their distribution, as the
+            monitor does; a metric that is not in it by its hours' means.
 
     Raises:
         ValueError: a metric with fewer than 72 hours with enough observations.
@@ -60,6 +64,9 @@ def recorded(
     for number, shift in enumerate(shifts):
         random = np.random.default_rng([seed, number])
         least = policy.min_n
+        if lengths and shift.metric in lengths:
+            yield from _lengths(random, shift, lengths[shift.metric], series, policy)
+            continue
         try:
             mean, n, base = resample(random, hours[shift.metric], least, series, BASELINE + HOURS)
             moved, moved_n, _ = resample(random, hours[shift.metric], least, series, BASELINE + WARM + HORIZON)
@@ -118,6 +125,30 @@ def generated(
             calm["drift"] = _raised(random, traffic, limits, series, HOURS, 0.0)
             found["drift"] = _raised(random, traffic, limits, series, WARM + HORIZON, size)
         yield from _results(shift, calm, found, note)
+
+
+def _lengths(
+    random: np.random.Generator,
+    shift: Shift,
+    hours: Mapping[datetime, Mapping[int, int]],
+    series: int,
+    policy: DriftPolicy,
+) -> Iterator[Result]:
+    limits = shift_simulation.limits(shift.metric, policy)
+    try:
+        known = recorded_lengths.regroup(hours, shift.size, policy.min_n)
+    except ValueError as error:
+        raise ValueError(f"{shift.metric}: {error}") from None
+
+    def run(count: int, warm: int | None) -> Bools:
+        each = [
+            recorded_lengths.judge(random, known, limits, baseline=BASELINE, count=count, warm=warm)
+            for _ in range(series)
+        ]
+        return np.concatenate(each)
+
+    note = f"{shift.metric}: resampled from {known.hours} recorded hours, by their distributions"
+    yield from _results(shift, {"drift": run(HOURS, None)}, {"drift": run(WARM + HORIZON, WARM)}, note)
 
 
 def _raised(

@@ -154,6 +154,33 @@ def hours(
     return [HourValue(hour, one.n, one.mean, one.variance) for hour, one in sums if math.isfinite(one.mean)]
 
 
+def length_hours(
+    store: Store, task: str, adapter: str, metric: str, since: datetime, until: datetime
+) -> dict[datetime, dict[int, int]]:
+    """Give the lengths of each hour's texts: how many by the rollups' bins (``rules.bins``), by hour, oldest first.
+
+    Args:
+        store: migrated.
+        task: its name.
+        adapter: whose texts; ``""`` means all of the task's.
+        metric: ``answer_length`` or ``prompt_length``.
+        since: from this instant's hour on.
+        until: hours that begin before this instant.
+
+    Raises:
+        StoreError: ClickHouse refused or is away.
+    """
+    asked = {
+        "task": task,
+        "adapter": adapter,
+        "metric": metric,
+        "since": instant(_hour(since)),
+        "until": instant(until),
+    }
+    rows = store.query("drift_length_hours", **asked)
+    return {row["hour"]: {int(number): int(n) for number, n in row["bins"].items()} for row in rows}
+
+
 def term_hours(
     store: Store, task: str, adapter: str, side: Side, since: datetime, until: datetime
 ) -> dict[str, list[HourValue]]:

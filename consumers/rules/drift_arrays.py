@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ratchet.consumers.rules.distances import FEW
 from ratchet.consumers.rules.quality_arrays import Bools, Floats
@@ -97,20 +98,22 @@ def share_distances(before: Floats, now: Floats, texts: Floats, texts_now: Float
     return distance, np.where(cells > 1, chdtrc(np.maximum(cells - 1, 1), statistic), 1.0)
 
 
-def length_distances(before: Floats, now: Floats) -> tuple[Floats, Floats]:
+def length_distances(before: Floats, now: Floats, starts: NDArray[np.intp] | None = None) -> tuple[Floats, Floats]:
     """PSI over tenths and the p of Kolmogorov–Smirnov, for hours whose lengths are counted in bins.
 
     Args:
         before: counts of the baseline, (series, hours, bins) or (series, 1, bins); bins are its quantiles, ten or a
             multiple of it.
         now: counts of each hour, (series, hours, bins), at least one a row.
+        starts: the first bin of each group that PSI is over; tenths of as many bins each without it.
     """
     from scipy.special import kolmogorov
 
     n, n_before = now.sum(-1), before.sum(-1)
     shares, shares_now = before / n_before[..., None], now / n[..., None]
     gap = np.abs(np.cumsum(shares_now, -1) - np.cumsum(shares, -1)).max(-1)
-    one, other = (np.maximum(side.reshape(*side.shape[:-1], 10, -1).sum(-1), 1e-4) for side in (shares, shares_now))
+    first = np.arange(0, before.shape[-1], before.shape[-1] // 10) if starts is None else starts
+    one, other = (np.maximum(np.add.reduceat(side, first, -1), 1e-4) for side in (shares, shares_now))
     effect = ((other - one) * np.log(other / one)).sum(-1)
     return effect, kolmogorov(gap * np.sqrt(n * n_before / (n + n_before)))
 

@@ -60,7 +60,7 @@ def backtest(
 
 def _recorded(task: str, adapter: str, since: str, shifts: list[Any], days: int, seed: int) -> Iterator[Result]:
     from ratchet.consumers import backtest as run
-    from ratchet.consumers.report import hours
+    from ratchet.consumers.report import hours, length_hours
     from ratchet.infra import clock
     from ratchet.schemas.errors import SettingsError
     from ratchet.services import wiring
@@ -79,9 +79,14 @@ def _recorded(task: str, adapter: str, since: str, shifts: list[Any], days: int,
             shift.metric: hours(store, task, adapter, shift.metric, begin, until, policy=settings.tasks.get(task))
             for shift in shifts
         }
+        lengths = {
+            shift.metric: length_hours(store, task, adapter, shift.metric, begin, until)
+            for shift in shifts
+            if shift.metric in ("answer_length", "prompt_length")
+        }
     policy = settings.tasks[task].drift if task in settings.tasks else None
     try:
-        yield from run.recorded(shifts, read, days, seed, policy)
+        yield from run.recorded(shifts, read, days, seed, policy, lengths)
     except ValueError as error:
         raise SettingsError(f"task {task!r}: {error}") from None
 

@@ -59,7 +59,12 @@ def test_the_detectors_bound_holds_where_its_baseline_is_true() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [Setting("quality", Noise(50, 0.12 / 4.2, 0.7)), Setting("rates", Noise(500, 0.1, 0.7), 0.02)]
+    "setting",
+    [
+        Setting("quality", Noise(50, 0.12 / 4.2, 0.7)),
+        Setting("rates", Noise(500, 0.1, 0.7), 0.02),
+        Setting("means", Noise(500, 0.05, 0.7, cv=1.0)),
+    ],
 )
 def test_the_committed_table_is_what_the_simulation_gives(setting: Setting) -> None:
     """Two settings simulated anew: the very cells in the data file."""
@@ -77,9 +82,10 @@ def test_the_table_is_whole() -> None:
     """Every setting has its rules, each with 10,000 days."""
     whole = table()
     assert (whole["seed"], whole["days"]) == (SEED, 10_000)
-    per_kind = {"quality": 4, "rates": 2, "lengths": 2}
+    per_kind = {"quality": 4, "rates": 2, "lengths": 2, "means": 1, "topics": 1, "terms": 1}
     assert len(whole["cells"]) == sum(per_kind[setting.kind] for setting in settings())
-    assert {cell["false_alarms"]["days"] for cell in whole["cells"]} == {10_000}
+    days = {cell["rule"]: cell["false_alarms"]["days"] for cell in whole["cells"]}
+    assert {rule: n for rule, n in days.items() if n != 10_000} == {"drift_terms": 2_000}
 
 
 def test_the_page_shows_the_table() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 
 from ratchet.consumers.backtest import METRICS, generated, recorded
 from ratchet.consumers.rules.backtest import parse_shift, resample
+from ratchet.consumers.rules.bins import Counts, bin_of
+from ratchet.consumers.rules.drift_arrays import length_distances
 from ratchet.consumers.rules.measurement import HourValue
+from ratchet.consumers.rules.measuring import Sums, lengths
+from ratchet.consumers.rules.recorded_lengths import regroup
 from ratchet.consumers.rules.simulation import Noise, effects
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
@@ -83,3 +88,49 @@ def test_a_seed_makes_the_same_backtest_and_shifts_are_found() -> None:
     longer = [*shifts, parse_shift("answer_length=+50%", METRICS)]
     made = list(generated(longer, Noise(1000, 0.01, 0.3), 100, 7))
     assert all(one.delay.found == 1 for one in made if one.rule != "ks_alone"), made
+
+
+def length_bins(count: int, per_hour: int = 600) -> dict[datetime, dict[int, int]]:
+    """Hours of lognormal lengths around 200 characters, counted by the rollups' bins; every tenth hour is a gap."""
+    random, start = np.random.default_rng(4), datetime(2026, 10, 5, tzinfo=UTC)
+    made = {}
+    for hour in range(count):
+        if hour % 10:
+            values = np.exp(random.normal(np.log(200), 0.6, per_hour)).astype(int)
+            made[start + timedelta(hours=hour)] = dict(Counter(bin_of(int(value)) for value in values))
+    return made
+
+
+def test_recorded_lengths_are_judged_by_their_distribution() -> None:
+    """PSI and KS over the recorded bins, gaps and all: the same for a seed, calm stays calm, +30% is found in hours."""
+    hours_ = length_bins(200)
+    shift = [parse_shift("answer_length=+30%", METRICS)]
+    (one,) = recorded(shift, {"answer_length": []}, 200, 3, lengths={"answer_length": hours_})
+    assert [one] == list(recorded(shift, {"answer_length": []}, 200, 3, lengths={"answer_length": hours_}))
+    assert (one.rule, one.false_alarms.count, one.delay.found) == ("drift", 0, 1.0)
+    assert one.delay.median is not None
+    assert one.delay.median <= 6
+    assert "resampled from 180 recorded hours, by their distributions" in one.note
+    with pytest.raises(
+        ValueError, match=r"answer_length: recorded traffic: 45 hours with n >= 20; allowed: at least 72"
+    ):
+        list(recorded(shift, {"answer_length": []}, 200, 3, lengths={"answer_length": length_bins(50)}))
+
+
+def test_regrouped_hours_measure_as_the_report_does() -> None:
+    """An hour beside all of them: the report's PSI over its tenths, and its KS but for the finer bins."""
+    hours_ = length_bins(200)
+    known = regroup(hours_, 0.25, 20)
+    whole = Counter[int]()
+    for bins in hours_.values():
+        whole.update(bins)
+    first = next(iter(hours_.values()))
+    found = lengths(
+        "answer_length", "output", "characters", Counts.of_bins(whole, first),
+        Sums(float(whole.total()), 200.0, 1.0), Sums(600.0, 200.0, 1.0),
+    )  # fmt: skip
+    before, now = np.nansum(known.calm, 0), known.calm[0]
+    effect, p = length_distances(before[None, None], now[None, None], known.starts)
+    assert effect[0, 0] == pytest.approx(found.effect, rel=0.25)
+    assert p[0, 0] == pytest.approx(found.p_value, abs=0.15)
+    assert np.nansum(known.moved) == np.nansum(known.calm), "no text is lost"
