@@ -164,7 +164,8 @@ class Monitor:
         pinned = Window(begun, min(begun + policy.drift.baseline_hours * HOUR, window.since))
         if pinned.until - pinned.since < LEAST_BASELINE:
             return []
-        found = measure(self._store, task, adapter, pinned, window, policy=policy)
+        whole = pinned.until - pinned.since == policy.drift.baseline_hours * HOUR
+        found = measure(self._store, task, adapter, pinned, window, policy=policy, pinned=whole)
         alike = same_hours(pinned, window)
         bases = dict.fromkeys((one.metric for one in found), pinned)
         if alike is not None:

@@ -43,6 +43,7 @@ def measure(
     *,
     policy: TaskPolicy | None = None,
     exact: bool = False,
+    pinned: bool = False,
 ) -> list[Measurement]:
     """Measure every metric of a task's production traffic in a window beside a baseline.
 
@@ -65,6 +66,7 @@ def measure(
             completion is outcomes, and every rubric counts.
         exact: take the lengths' distances from every answer's own length instead of from the rollups' bins (reads
             the rows, so they must not have expired), and add them as Evidently defines them.
+        pinned: the baseline is an adapter's for good and over: its topics are kept.
 
     Returns:
         The measurements, in the order above.
@@ -94,7 +96,7 @@ def measure(
         found.append(rates(metric, before.get(column, 0), before.get(of, 0), now.get(column, 0), now.get(of, 0)))
     found += _terms(store.query("drift_terms", **asked))
     counted = (before.get("prompts", 0), now.get("prompts", 0))
-    found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window), *counted)
+    found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window), *counted, keep=pinned)
     found += versions("judge_score", "score", *_scores(store, asked, "pointwise", _rubric(policy)))
     found.append(_feedback(store, asked, "satisfaction", "thumb"))
     if completion == "outcome":
