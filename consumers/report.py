@@ -97,12 +97,12 @@ def measure(
     found += _terms(store.query("drift_terms", **asked))
     counted = (before.get("prompts", 0), now.get("prompts", 0))
     found += topics(store, task, adapter, _whole_hours(baseline), _whole_hours(window), *counted, keep=pinned)
-    found += versions("judge_score", "score", *_scores(store, asked, "pointwise", _rubric(policy)))
+    found += versions("judge_score", "score", *_scores(store, asked, _rubric(policy)))
     found.append(_feedback(store, asked, "satisfaction", "thumb"))
     if completion == "outcome":
         found.append(_feedback(store, asked, "completion", "outcome"))
     else:
-        found += versions("completion", "rate", *_scores(store, asked, "check", completion), as_rate=True)
+        found += versions("completion", "rate", *_passes(store, asked, completion), as_rate=True)
     return found
 
 
@@ -142,12 +142,13 @@ def hours(
     _aware(since, until)
     asked = {"task": task, "adapter": adapter, "since": instant(_hour(since)), "until": instant(until)}
     completion = (policy or TaskPolicy()).completion
-    if metric == "judge_score" or (metric == "completion" and completion != "outcome"):
-        kind, rubric = ("pointwise", _rubric(policy)) if metric == "judge_score" else ("check", completion)
-        rows = store.query("drift_score_hours", **asked, kind=kind, rubric=rubric)
+    if metric == "judge_score":
+        rows = store.query("drift_score_hours", **asked, kind="pointwise", rubric=_rubric(policy))
         values = (HourValue(row["hour"], row["n"], row["mean"], row["variance"]) for row in rows)
         return [value for value in values if math.isfinite(value.mean)]
-    if metric in ("satisfaction", "completion"):
+    if metric == "completion" and completion != "outcome":
+        rows = store.query("drift_pass_hours", **asked, rubric=completion)
+    elif metric in ("satisfaction", "completion"):
         kind = "thumb" if metric == "satisfaction" else "outcome"
         rows = store.query("drift_feedback_hours", **asked, kind=kind)
     else:
@@ -290,13 +291,24 @@ def _terms(rows: list[dict[str, Any]]) -> Iterable[Measurement]:
         )
 
 
-def _scores(store: Store, asked: dict[str, Any], kind: str, rubric: str) -> tuple[dict[str, Sums], dict[str, Sums]]:
-    """By window, what each version of a judge or check said."""
+def _scores(store: Store, asked: dict[str, Any], rubric: str) -> tuple[dict[str, Sums], dict[str, Sums]]:
+    """By window, what each version of a judge said."""
     found: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
-    for row in store.query("drift_scores", **asked, kind=kind, rubric=rubric):
-        version = f"{row['judge']}:{row['rubric']}#{row['rubric_hash'][:8]}"
-        found[bool(row["now"])][version] = Sums(row["n"], row["mean"], row["variance"])
+    for row in store.query("drift_scores", **asked, kind="pointwise", rubric=rubric):
+        found[bool(row["now"])][_version(row)] = Sums(row["n"], row["mean"], row["variance"])
     return found
+
+
+def _passes(store: Store, asked: dict[str, Any], check: str) -> tuple[dict[str, Sums], dict[str, Sums]]:
+    """By window, how many answers passed each version of a check: whatever grades it gives, an answer passes or not."""
+    found: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
+    for row in store.query("drift_passes", **asked, rubric=check):
+        found[bool(row["now"])][_version(row)] = Sums.of(row["passed"] + row["failed"], row["passed"], row["passed"])
+    return found
+
+
+def _version(row: Mapping[str, Any]) -> str:
+    return f"{row['judge']}:{row['rubric']}#{row['rubric_hash'][:8]}"
 
 
 def _feedback(store: Store, asked: dict[str, Any], metric: str, kind: str) -> Measurement:

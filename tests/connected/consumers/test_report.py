@@ -274,6 +274,33 @@ def test_scores_are_weighted_and_judges_apart(store: Store, task: str) -> None:
     assert [hour.n for hour in hours(store, task, "", "completion", START, WINDOW.until, policy=policy)] == [50.0] * 9
 
 
+@pytest.mark.parametrize("rolled", [False, True])
+def test_completion_by_a_graded_check_is_the_share_that_passes(store: Store, task: str, rolled: bool) -> None:
+    """As the rollout's gate counts it, not the mean grade; live and rolled up, in windows and hour by hour."""
+    rows = [
+        {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{task}{hour}{number}")), "task": task, "adapter": "base",
+            "at": (START + timedelta(hours=hour, seconds=number)).isoformat(), "target": "inference", "kind": "check",
+            "target_id": str(uuid.uuid4()), "judge": "check", "rubric": "near", "rubric_hash": "0" * 16,
+            # all grades are high; before, half of them are below the check's threshold
+            "score": 0.9 if number % 2 or hour >= 6 else 0.8, "inclusion_probability": 1.0,
+            "verdict": "pass" if number % 2 or hour >= 6 else "fail",
+        }
+        for hour in range(9)
+        for number in range(40)
+    ]  # fmt: skip
+    store.insert_rows("ratchet.scores_log", rows)
+    if rolled:
+        assert roll(store, 0, 0) > 0
+    policy = TaskPolicy(completion="near", checks=[RegexCheck(name="near", pattern="x")])
+    found = named(measure(store, task, "", BASELINE, WINDOW, policy=policy))["completion"]
+    assert (found.n_baseline, found.baseline, found.n, found.value) == (240, 0.5, 120, 1.0)
+    assert (found.effect, found.test) == (0.5, "z")
+    by_hour = hours(store, task, "", "completion", START, WINDOW.until, policy=policy)
+    assert [(hour.n, hour.mean) for hour in by_hour] == [(40.0, 0.5)] * 6 + [(40.0, 1.0)] * 3
+    assert by_hour[0].variance == 0.25
+
+
 def test_satisfaction_is_of_the_adapter_that_answered(store: Store, task: str) -> None:
     """A thumb counts for the adapter of the inference it names; one that names none counts for the task alone."""
     calls = [call(task, START, number, adapter=(V1, V2)[number % 2]) for number in range(80)]
