@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import datetime, timedelta
 
+from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.schemas.errors import StoreError
 
@@ -19,6 +21,10 @@ SETTLED_S = 60.0
 LIVE_S = 10.0
 """Readers count a rolled hour live for this long, so that none sees the note without the rollup."""
 EVERY_S = 30.0
+LOOK_BACK = timedelta(days=1)
+"""How far back the first look for answers that came after their feedback goes."""
+OVERLAP = timedelta(minutes=2)
+"""Looks overlap: the server's clock is not ours, and inserts take their time."""
 MOST_HOURS = 200
 """Hours of one pass: their list travels in a URL."""
 TERMS_HOURS = 24
@@ -55,6 +61,19 @@ def _roll_some(store: Store, settled_s: float, live_s: float) -> int:
     return rolled
 
 
+def note_late(store: Store, since: datetime) -> None:
+    """Have the hours of feedback rolled up anew whose answers were stored after it, since an instant.
+
+    Args:
+        store: migrated.
+        since: by the server's clock, of the last look; a little earlier does no harm.
+
+    Raises:
+        StoreError: ClickHouse is away; look again from the same instant.
+    """
+    store.execute("note_late_answers", since_ms=int(since.timestamp() * 1000))
+
+
 def keep_rolled(store: Store, stop: threading.Event, every_s: float = EVERY_S) -> None:
     """Roll up what is quiet, again and again, until ``stop`` is set; ClickHouse away is waited for and said once.
 
@@ -63,9 +82,12 @@ def keep_rolled(store: Store, stop: threading.Event, every_s: float = EVERY_S) -
         stop: looked at between passes of at most `MOST_HOURS`.
         every_s: seconds until the next look once nothing is left.
     """
-    said = ""
+    said, looked = "", clock.now() - LOOK_BACK
     while not stop.wait(every_s):
         try:
+            now = clock.now()
+            note_late(store, looked)
+            looked = now - OVERLAP
             while not stop.is_set() and _roll_some(store, SETTLED_S, LIVE_S):
                 pass
             said = ""

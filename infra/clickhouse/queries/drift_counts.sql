@@ -6,7 +6,10 @@ FROM
     UNION ALL
     SELECT hour, n FROM ratchet.hourly_scores WHERE task = {task:String}
     UNION ALL
-    SELECT hour, n FROM ratchet.hourly_feedback WHERE task = {task:String}
+    -- an answer that comes after its feedback gives that an adapter
+    SELECT hour, n + arraySum(mapValues(mapFilter((by, _) -> by != '', adapter_numbers))) AS n
+    FROM ratchet.hourly_feedback
+    WHERE task = {task:String}
 )
 WHERE hour >= {since:DateTime64(6, 'UTC')} AND hour < {until:DateTime64(6, 'UTC')}
 GROUP BY hour

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store, beside, connect
 from ratchet.infra.clickhouse.migrate import migrate
-from ratchet.infra.clickhouse.rollup import roll
+from ratchet.infra.clickhouse.rollup import note_late, roll
+from ratchet.schemas.rows import instant
 
 HOURS = ("2026-11-01 09:00:00", "2026-11-01 10:00:00", "2026-11-02 00:00:00")
 
@@ -258,6 +262,36 @@ def test_hourly_feedback_has_satisfaction_and_completion(store: Store) -> None:
             "comment": (1, 0, 0, 0.0, 0.0),
         }
         roll(store, 0, 0)
+
+
+@pytest.mark.parametrize("first", ["feedback", "inference"])
+def test_feedback_counts_for_its_adapter_in_whichever_order_they_come(store: Store, first: str) -> None:
+    """An answer stored after its feedback's hour was rolled up has it rolled up anew, once."""
+    task, at = new_task(), clock.now().replace(microsecond=0) - timedelta(hours=3)
+    answer = inference(0, task) | {"id": str(uuid.uuid4()), "at": instant(at), "adapter": f"{task}@v1-1a2b3c4d"}
+    thumb = {
+        "id": str(uuid.uuid4()), "at": instant(at + timedelta(minutes=1)), "task": task, "kind": "thumb",
+        "inference_id": answer["id"], "number": 1.0, "source": "http",
+    }  # fmt: skip
+    asked = "SELECT adapter_numbers AS n, numbers FROM ratchet.hourly_feedback WHERE task = {task:String}"
+    tables = {"feedback": ("feedback_log", thumb), "inference": ("inferences_log", answer)}
+    order = [first, *({*tables} - {first})]
+    before = clock.now() - timedelta(minutes=1)
+    for name in order:
+        store.insert_rows(tables[name][0], [tables[name][1]])
+        time.sleep(0.01)  # ingested_at has milliseconds
+        roll(store, 0, 0)
+    known = store.query_sql(asked, {"task": task})[0]["n"].get(answer["adapter"], 0)
+    assert known == (first == "inference")
+    notes = "SELECT count() AS n FROM ratchet.hours_log WHERE task = {task:String} AND source = 'feedback'"
+    (noted,) = store.query_sql(notes, {"task": task})
+    note_late(store, before)
+    (again,) = store.query_sql(notes, {"task": task})
+    assert (again != noted) == (first == "feedback")
+    roll(store, 0, 0)
+    assert store.query_sql(asked, {"task": task}) == [{"n": {answer["adapter"]: 1}, "numbers": 1}]
+    note_late(store, clock.now() + timedelta(minutes=1))
+    assert roll(store, 0, 0) == 0, "nothing came since"
 
 
 def test_a_rolled_hour_outlasts_its_rows(store: Store) -> None:
