@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import isfinite, sqrt
@@ -20,6 +20,7 @@ from ratchet.consumers.rules.quality_baseline import Baseline
 from ratchet.consumers.rules.rates import RateThresholds
 
 RATE_RULES = ("bernoulli", "drift_rates")
+OF_WEEK = "offsets for the hours of the week add up to 70% to it"
 QUALITY_RULES = ("drop_alone", "page", "cusum", "detector")
 
 
@@ -109,7 +110,7 @@ def expected_for(
     """
     if baseline.abstains:
         raise ValueError(f"baseline: {baseline.abstains}; allowed: one that does not abstain")
-    return expected_false_alarms(
+    found = expected_false_alarms(
         rule,
         baseline.n if n is None else n,
         cv=sqrt(baseline.variance) / baseline.mean,
@@ -119,6 +120,9 @@ def expected_for(
         baseline_hours=baseline.hours,
         thresholds=thresholds,
     )
+    if not baseline.of_week or rule in RATE_RULES:
+        return found
+    return replace(found, note="; ".join(one for one in (found.note, OF_WEEK) if one))
 
 
 @cache

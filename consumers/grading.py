@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import JudgeClient
+from ratchet.infra.judge import JudgeClient, JudgeRefused
 from ratchet.infra.judge_cache import JudgeCache
 from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.schemas.errors import ModelError, SettingsError
@@ -139,12 +139,13 @@ class Grader:
         )
         return self._with_overall(by_criterion)
 
-    def same(self, judgement: Judgement | None, why: str = "") -> list[Grade]:
+    def same(self, judgement: Judgement | None, why: str = "", *, passing: bool = False) -> list[Grade]:
         """What `grade` would give, had every judge said the same without being asked.
 
         Args:
             judgement: what is to be said; None: they abstain.
             why: the reason of an abstention.
+            passing: it goes by.
         """
         names = [client.model for client in self.judges]
         names += [self.word] if len(names) > 1 else []
@@ -153,7 +154,8 @@ class Grader:
             for criterion in self.rubric.criteria
         ]
         flat = self._with_overall(grades)
-        return [replace(grade, judgement=judgement, why=why, rejected=judgement is not None) for grade in flat]
+        said: dict[str, Any] = {"judgement": judgement, "why": why, "rejected": judgement is not None}
+        return [replace(grade, **said, passing=passing) for grade in flat]
 
     def _basis(self, judge: str) -> Basis | None:
         return "combined" if judge not in {client.model for client in self.judges} else None
@@ -237,9 +239,10 @@ class Grader:
             )
         except BudgetSpent as error:
             asked = grade.prompt_tokens or grade.completion_tokens
-            return replace(grade, why=str(error), cost_usd=grade.cost_usd if asked else 0.0)
+            return replace(grade, why=str(error), cost_usd=grade.cost_usd if asked else 0.0, passing=True)
         except (ModelError, ValueError) as error:
-            return replace(grade, why=str(error))
+            passing = isinstance(error, ModelError) and not isinstance(error, JudgeRefused)
+            return replace(grade, why=str(error), passing=passing)
         grade = _paid(grade, replies.prompt_tokens, replies.completion_tokens, replies.cost_usd)
         judgement = verdicts.from_samples(replies.texts)
         if judgement is None or 2 * len(replies.texts) < self._policy.samples:

@@ -19,7 +19,7 @@ from ratchet.consumers.rules.injections import flag
 from ratchet.consumers.rules.judging import Judgement
 from ratchet.consumers.rules.phrases import hollow, refusal_phrase
 from ratchet.consumers.rules.sampling import draw
-from ratchet.consumers.rules.verdicts import Grade
+from ratchet.consumers.rules.verdicts import ASKED_AGAIN, Grade
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.judge import JudgeClient
@@ -172,11 +172,12 @@ class Judge:
             async with asyncio.timeout(self._longest_s):
                 return await grader.grade(answer.id, answer.asked, answer.said)
         except TimeoutError:
-            return grader.same(None, f"no judgement within {self._longest_s:g} s")
+            return grader.same(None, f"no judgement within {self._longest_s:g} s", passing=True)
 
     def _score(self, answer: Answer, grade: Grade, probability: float) -> Score:
         rubric = self.graders[answer.task].rubric
-        said: dict[str, Any] = {"verdict": "abstain", "rationale": grade.why[:500] or None}
+        why = (ASKED_AGAIN if grade.passing else "") + grade.why
+        said: dict[str, Any] = {"verdict": "abstain", "rationale": why[:500] or None}
         if grade.judgement is not None:
             points = judging.LOWEST + grade.judgement.score * (judging.HIGHEST - judging.LOWEST)
             said = {

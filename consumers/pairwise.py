@@ -9,32 +9,30 @@ budgets, slots and pauses, are those of `consumers.judge`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
-from ratchet.consumers.grading import TRIES, choose, load_rubric
+from ratchet.consumers.comparing import Comparer, Opinion
+from ratchet.consumers.grading import choose, load_rubric
 from ratchet.consumers.looking import keep_looking
 from ratchet.consumers.rules import pairwise as rules
 from ratchet.consumers.rules.injections import flag
-from ratchet.consumers.rules.judging import Rubric
-from ratchet.consumers.rules.pairwise import ORDERS, VALUES, Order, Outcome, Said
+from ratchet.consumers.rules.pairwise import VALUES
+from ratchet.consumers.rules.verdicts import AGAIN_AFTER, AGAIN_FOR, ASKED_AGAIN
 from ratchet.consumers.thumbs import stored_answers
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
-from ratchet.infra.judge_limits import BudgetSpent
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import ModelError, SettingsError
+from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.events import Score
 from ratchet.schemas.ids import derived_id
 from ratchet.schemas.pairwise_policy import PairwisePolicy
@@ -64,18 +62,6 @@ class Match:
     candidate: object
     other: object
     probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What one order gave; without ``said`` it abstains and says why."""
-
-    said: Said | None
-    why: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float | None = None
-    cached: bool = False
 
 
 class Pairwise:
@@ -110,10 +96,10 @@ class Pairwise:
         Raises:
             SettingsError: a rubric or a judge that does not exist, or a rubric that is not about two answers.
         """
-        self._store, self._publisher, self._cache = store, publisher, cache
+        self._store, self._publisher = store, publisher
         self._settle_s, self._now, self._monotonic = settle_s, now, monotonic
         self._done: dict[str, float] = {}
-        self._tasks: dict[str, tuple[PairwisePolicy, Rubric, JudgeClient]] = {}
+        self._tasks: dict[str, tuple[PairwisePolicy, Comparer]] = {}
         for task, policy in tasks.items():
             if policy.judge.enabled and policy.pairwise.enabled:
                 rubric = load_rubric(policy.pairwise.rubric, rubrics)
@@ -121,9 +107,9 @@ class Pairwise:
                     rules.check_rubric(rubric)
                 except ValueError as error:
                     raise SettingsError(f"tasks.{task}.pairwise.rubric: {error}") from None
-                named = [policy.pairwise.judge] if policy.pairwise.judge else policy.judge.judges[:1]
-                judge = choose(task, policy.judge.model_copy(update={"judges": named, "quorum": None}), clients)[0]
-                self._tasks[task] = (policy.pairwise, rubric, judge)
+                named = policy.pairwise.judges or policy.judge.judges[:1]
+                judges = choose(task, policy.judge.model_copy(update={"judges": named, "quorum": None}), clients)
+                self._tasks[task] = (policy.pairwise, Comparer(policy.pairwise, rubric, judges, cache))
 
     async def look(self) -> int:
         """Judge what is left; returns how many comparisons that were.
@@ -135,10 +121,10 @@ class Pairwise:
         moment = self._monotonic()
         self._done = {id: until for id, until in self._done.items() if until > moment}
         judged = 0
-        for task, (_, _, judge) in self._tasks.items():
+        for task, (_, comparer) in self._tasks.items():
             left = await asyncio.to_thread(self._left, task)
             # two questions each; more at once would only wait for the judge's slots
-            width = max(1, judge.concurrency // 2)
+            width = max(1, max(judge.concurrency for judge in comparer.judges) // 2)
             for start in range(0, len(left), width):
                 some = left[start : start + width]
                 for match, scores in zip(
@@ -151,9 +137,11 @@ class Pairwise:
         return judged
 
     def _left(self, task: str) -> list[Match]:
-        policy, rubric, judge = self._tasks[task]
-        about: dict[str, Any] = {"task": task, "since": instant(self._now() - LOOK_BACK), "judge": judge.model}
+        policy, comparer = self._tasks[task]
+        rubric, now = comparer.rubric, self._now()
+        about: dict[str, Any] = {"task": task, "since": instant(now - LOOK_BACK), "judge": comparer.word}
         about |= {"rubric": rubric.name, "rubric_hash": rubric.hash, "most": MOST + len(self._done)}
+        about |= {"passing": ASKED_AGAIN, "again": instant(now - AGAIN_AFTER), "oldest": instant(now - AGAIN_FOR)}
         found = self._store.query("pairwise_shadows_left", fraction=policy.fraction, **about)
         rows = [row for row in found if str(row["id"]) not in self._done][:MOST]
         answers = {
@@ -195,71 +183,34 @@ class Pairwise:
         ]
 
     async def judge(self, task: str, match: Match) -> list[Score]:
-        """Both orders' scores and, last, the word that they come to.
+        """Every opinion's score and, last, the word that they come to.
 
-        Where no judge is needed (`rules.without_judge`) or one order abstains, that is the word.
+        Where no judge is needed (`rules.without_judge`) that is the word.
         """
+        comparer = self._tasks[task][1]
         if (sure := rules.without_judge(match.candidate, match.other)) is not None:
-            return [self._score(task, match, None, _Asked(sure, cost_usd=0.0), rejected=sure.outcome != "tie")]
-        first, second = await asyncio.gather(*(self._ask(task, match, order) for order in ORDERS))
-        scores = [self._score(task, match, order, one) for order, one in zip(ORDERS, (first, second), strict=True)]
-        if first.said is None or second.said is None:
-            why = "; ".join(
-                f"{order}: {one.why}" for order, one in zip(ORDERS, (first, second), strict=True) if one.why
-            )
-            word = _Asked(None, why, cost_usd=0.0)
-        else:
-            word = _Asked(rules.combine(first.said, second.said), cost_usd=0.0)
-        return [*scores, self._score(task, match, None, word)]
+            word = Opinion(comparer.word, None, sure, basis="combined", cost_usd=0.0)
+            return [self._score(task, match, word, rejected=sure.outcome != "tie")]
+        opinions = await comparer.compare(match.id, match.asked, match.candidate, match.other)
+        return [self._score(task, match, one) for one in opinions]
 
-    async def _ask(self, task: str, match: Match, order: Order) -> _Asked:
-        """One order; whatever goes wrong is an abstention with its reason."""
-        _, rubric, judge = self._tasks[task]
-        key = _key(judge.model, rubric, match, order)
-        if self._cache is not None and (found := self._cache.get(key)) is not None:
-            return _Asked(_recalled(found), cost_usd=0.0, cached=True)
-        prompt = rules.build_prompt(rubric, match.id, match.asked, match.candidate, match.other, order)
-        asked = _Asked(None)
-        try:
-            for number in range(TRIES):
-                reply = await judge.ask(*prompt, rules.REPLY_SCHEMA)
-                known = reply.cost_usd is not None and (number == 0 or asked.cost_usd is not None)
-                cost = (asked.cost_usd or 0.0) + (reply.cost_usd or 0.0) if known else None
-                tokens = (asked.prompt_tokens + reply.prompt_tokens, asked.completion_tokens + reply.completion_tokens)
-                if reply.refusal is not None:
-                    return _Asked(None, f"the judge refused: {reply.refusal[:200]}", *tokens, cost)
-                said = rules.read_reply(reply.text, reply.tokens, order)
-                if said is not None:
-                    if self._cache is not None:
-                        self._cache.put(
-                            key, {"outcome": said.outcome, "shares": said.distribution, "why": said.rationale}
-                        )
-                    return _Asked(said, "", *tokens, cost)
-                asked = _Asked(None, f"no verdict in the reply {reply.text[:120]!r}", *tokens, cost)
-        except (ModelError, ValueError) as error:
-            free = isinstance(error, BudgetSpent) and not asked.prompt_tokens
-            cost = 0.0 if free else asked.cost_usd
-            return _Asked(None, str(error), asked.prompt_tokens, asked.completion_tokens, cost)
-        return asked
-
-    def _score(self, task: str, match: Match, order: Order | None, asked: _Asked, *, rejected: bool = False) -> Score:
-        """The score event of one order, or of the word where ``order`` is None."""
-        _, rubric, judge = self._tasks[task]
-        said = asked.said
-        fields: dict[str, Any] = {"verdict": "abstain", "rationale": asked.why[:500] or None}
+    def _score(self, task: str, match: Match, opinion: Opinion, *, rejected: bool = False) -> Score:
+        """The score event of one opinion."""
+        rubric, said, order = self._tasks[task][1].rubric, opinion.said, opinion.order
+        why = (ASKED_AGAIN if opinion.passing else "") + opinion.why
+        fields: dict[str, Any] = {"verdict": "abstain", "rationale": why[:500] or None}
         if said is not None:
-            basis = "combined" if order is None else "digit" if said.distribution is None else "probabilities"
             fields = {
                 # the word is 0, ½ or 1; one order's is its expectation
                 "score": VALUES[said.outcome] if order is None else said.score,
                 "distribution": rules.as_shares(said.distribution),
                 "verdict": "rejected" if rejected else said.outcome,
                 "rationale": flag(match.candidate, match.other) + said.rationale or None,
-                "basis": basis,
+                "basis": opinion.basis,
             }
         return Score(
             id=derived_id(
-                int(match.at.timestamp() * 1000), "pairwise", match.id, judge.model, rubric.hash, order or ""
+                int(match.at.timestamp() * 1000), "pairwise", match.id, opinion.judge, rubric.hash, order or ""
             ),
             at=match.at,
             task=task,
@@ -268,14 +219,14 @@ class Pairwise:
             target_id=match.id,
             target=match.target,
             kind="pairwise",
-            judge=judge.model,
+            judge=opinion.judge,
             rubric=f"{rubric.name}/{order}" if order else rubric.name,
             rubric_hash=rubric.hash,
             inclusion_probability=match.probability,
-            prompt_tokens=asked.prompt_tokens,
-            completion_tokens=asked.completion_tokens,
-            cost_usd=asked.cost_usd,
-            cached=asked.cached,
+            prompt_tokens=opinion.prompt_tokens,
+            completion_tokens=opinion.completion_tokens,
+            cost_usd=opinion.cost_usd,
+            cached=opinion.cached,
             judged_at=self._now(),
             **fields,
         )
@@ -283,18 +234,6 @@ class Pairwise:
     async def keep_looking(self, stop: asyncio.Event, every_s: float = EVERY_S) -> None:
         """Look until ``stop`` is set; what is away is waited for and said once."""
         await keep_looking(self.look, stop, every_s, log, "comparisons wait to be judged")
-
-
-def _key(model: str, rubric: Rubric, match: Match, order: Order) -> str:
-    content = json.dumps(
-        ["pairwise", model, rubric.hash, order, match.asked, match.candidate, match.other], sort_keys=True
-    )
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _recalled(found: Mapping[str, object]) -> Said:
-    shares = cast("dict[Outcome, float] | None", found["shares"])
-    return Said(cast(Outcome, found["outcome"]), shares, str(found["why"]))
 
 
 def _text(messages: str) -> object:

@@ -216,6 +216,7 @@ async def _tell(s: Settings, stop: asyncio.Event) -> None:
 
 async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:
     from ratchet.consumers import anchors, checks, judge, pairs
+    from ratchet.consumers.again import Again
     from ratchet.consumers.pairwise import Pairwise
     from ratchet.consumers.thumbs import Thumbs
     from ratchet.consumers.trigger import Trigger
@@ -235,7 +236,13 @@ async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         thumbs = Thumbs(store, judging, publisher)
         graders = anchors.graders_of(s.tasks, clients, s.rubrics)
         anchoring = anchors.Anchoring(s.tasks, s.config_dir, graders, store, publisher)
-        chores = (thumbs.keep_looking(stop), comparing.keep_looking(stop), anchoring.keep_scored(stop))
+        again = Again(store, judging)
+        chores = (
+            thumbs.keep_looking(stop),
+            again.keep_looking(stop),
+            comparing.keep_looking(stop),
+            anchoring.keep_scored(stop),
+        )
         looking = [asyncio.create_task(chore) for chore in chores]
         for task in looking:
             task.add_done_callback(lambda _: stop.set())

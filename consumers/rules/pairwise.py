@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from ratchet.consumers.rules.phrases import hollow
 
 Outcome = Literal["win", "tie", "loss"]
 """Of the candidate."""
+Basis = Literal["probabilities", "samples", "digit", "combined"]
 Order = Literal["candidate-first", "candidate-second"]
 ORDERS: tuple[Order, Order] = ("candidate-first", "candidate-second")
 VALUES: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -149,6 +151,53 @@ def combine(first: Said, second: Said) -> Said:
         distribution = {one: (first.distribution[one] + second.distribution[one]) / 2 for one in VALUES}
     why = f"{ORDERS[0]}: {first.outcome}; {ORDERS[1]}: {second.outcome}"
     return Said(outcome, distribution, f"{why}. {first.rationale}".strip()[:300])
+
+
+def from_samples(texts: Sequence[str], order: Order) -> Said | None:
+    """Count repeated replies in one order: the commonest outcome (a tie where two are), their shares as probabilities.
+
+    Returns:
+        None where less than half of the replies have a verdict.
+    """
+    read = [said for text in texts if (said := read_reply(text, [], order))]
+    if not read or 2 * len(read) < len(texts):
+        return None
+    counted = Counter(said.outcome for said in read)
+    most = max(counted.values())
+    common = [outcome for outcome in VALUES if counted[outcome] == most]
+    outcome = common[0] if len(common) == 1 else "tie"
+    shares: dict[Outcome, float] = {one: counted[one] / len(read) for one in VALUES}
+    rationale = next((said.rationale for said in read if said.outcome == outcome), "")
+    return Said(outcome, shares, rationale)
+
+
+def sure(said: Said | None) -> float:
+    """How sure a word is: its own probability; 0 where there is no word or no probability."""
+    return 0.0 if said is None or said.distribution is None else said.distribution[said.outcome]
+
+
+def panel(words: Sequence[Said | None], quorum: int | None) -> tuple[Said | None, str]:
+    """A panel's word: what more than half of those that have one say, else a tie; the mean of their distributions.
+
+    Args:
+        words: of each judge, both orders taken together; None abstains.
+        quorum: how many must have one; None: all.
+
+    Returns:
+        The word, or None and why there is none.
+    """
+    heard = [said for said in words if said is not None]
+    needed = len(words) if quorum is None else quorum
+    if len(heard) < max(2, needed):
+        return None, f"{len(words) - len(heard)} of {len(words)} judges abstained; {needed} words are needed"
+    counted = Counter(said.outcome for said in heard)
+    outcome, most = counted.most_common(1)[0]
+    told = [said.distribution for said in heard if said.distribution is not None]
+    mixed: dict[Outcome, float] | None = None
+    if len(told) == len(heard):
+        mixed = {one: sum(shares[one] for shares in told) / len(told) for one in VALUES}
+    why = ", ".join(f"{n} {one}" for one, n in sorted(counted.items()))
+    return Said(outcome if 2 * most > len(heard) else "tie", mixed, why), ""
 
 
 def without_judge(candidate: object, other: object) -> Said | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Literal
@@ -16,6 +17,12 @@ from typing import Literal
 from ratchet.consumers.rules.judging import HIGHEST, LOWEST, Judgement, read_reply
 from ratchet.schemas.judging import CASCADE, PANEL
 
+ASKED_AGAIN = "[asked again later] "
+"""What an abstention's reason begins with where what kept the judge from answering goes by."""
+AGAIN_AFTER = timedelta(hours=1)
+"""An abstention of that kind is asked again so long after it, …"""
+AGAIN_FOR = timedelta(days=2)
+"""… until the answer is so old: past a day's budget, and bounded."""
 Basis = Literal["probabilities", "samples", "digit", "combined"]
 
 
@@ -37,6 +44,8 @@ class Grade:
     cost_usd: float | None = None
     cached: bool = False
     rejected: bool = False
+    passing: bool = False
+    """It abstains for a reason that goes by: a spent budget, an endpoint that is away."""
 
 
 def spread(distribution: Mapping[str, float] | None) -> float | None:
@@ -89,7 +98,7 @@ def panel(grades: Sequence[Grade], quorum: int | None) -> Grade:
     scored = [(grade.judge, grade.judgement) for grade in grades if grade.judgement]
     silent = [f"{grade.judge} abstained ({grade.why})" for grade in grades if not grade.judgement]
     if len(scored) < max(2, len(grades) if quorum is None else quorum):
-        return _combined(names, grades[0].rubric, None, why="; ".join(silent))
+        return _combined(names, grades[0].rubric, None, why="; ".join(silent), passing=_any_passing(grades))
     scores = [judgement.score for _, judgement in scored]
     told = [judgement.distribution for _, judgement in scored if judgement.distribution]
     mixed = (
@@ -108,7 +117,9 @@ def cascade(judges: Sequence[str], asked: Sequence[Grade]) -> Grade:
         asked: the grades of those that were asked, in order.
     """
     word = next((grade for grade in reversed(asked) if grade.judgement), asked[-1])
-    return _combined(cascade_id(judges), word.rubric, word.judgement, spread=word.spread, why=word.why)
+    return _combined(
+        cascade_id(judges), word.rubric, word.judgement, spread=word.spread, why=word.why, passing=_any_passing(asked)
+    )
 
 
 def overall(grades: Sequence[Grade], rubric: str) -> Grade:
@@ -116,10 +127,21 @@ def overall(grades: Sequence[Grade], rubric: str) -> Grade:
     silent = [f"{grade.rubric}: {grade.why}" for grade in grades if not grade.judgement]
     scores = [grade.judgement.score for grade in grades if grade.judgement]
     mean = None if silent else Judgement(fmean(scores), None, "")
-    return _combined(grades[0].judge, rubric, mean, why="; ".join(silent))
+    return _combined(grades[0].judge, rubric, mean, why="; ".join(silent), passing=_any_passing(grades))
+
+
+def _any_passing(grades: Sequence[Grade]) -> bool:
+    return any(grade.passing for grade in grades)
 
 
 def _combined(
-    judge: str, rubric: str, judgement: Judgement | None, *, spread: float | None = None, why: str = ""
+    judge: str,
+    rubric: str,
+    judgement: Judgement | None,
+    *,
+    spread: float | None = None,
+    why: str = "",
+    passing: bool = False,
 ) -> Grade:
-    return Grade(judge, rubric, judgement, why, "combined", spread, cost_usd=0.0)
+    passing = passing and judgement is None
+    return Grade(judge, rubric, judgement, why, "combined", spread, cost_usd=0.0, passing=passing)

@@ -12,9 +12,7 @@ WITH
     ),
     down AS
     (
-        SELECT DISTINCT assumeNotNull(inference_id) AS id
-        FROM ratchet.feedback
-        WHERE task = {task:String} AND kind = 'thumb' AND number < 0.5 AND inference_id IS NOT NULL
+        SELECT DISTINCT about AS id FROM ratchet.thumbs_down WHERE task = {task:String}
     ),
     stored AS
     (

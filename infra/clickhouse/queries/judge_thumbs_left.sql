@@ -4,11 +4,10 @@
 WITH
     thumbs AS
     (
-        SELECT DISTINCT inference_id AS id
-        FROM ratchet.feedback
-        WHERE task = {task:String} AND kind = 'thumb' AND number < 0.5 AND inference_id IS NOT NULL
-          AND at >= {since:DateTime64(6, 'UTC')}
-          AND reinterpretAsUInt64(reverse(substring(SHA256(concat('judge', char(31), toString(inference_id))), 1, 8)))
+        SELECT DISTINCT about AS id
+        FROM ratchet.thumbs_down
+        WHERE task = {task:String} AND at >= {since:DateTime64(6, 'UTC')}
+          AND reinterpretAsUInt64(reverse(substring(SHA256(concat('judge', char(31), toString(about))), 1, 8)))
               / 18446744073709551616. < {fraction:Float64}
     ),
     words AS

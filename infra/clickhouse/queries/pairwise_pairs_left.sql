@@ -23,6 +23,9 @@ WHERE target_id NOT IN
     FROM ratchet.scores_log
     WHERE task = {task:String} AND kind = 'pairwise' AND rubric = {rubric:String} AND target = 'pair'
       AND judge = {judge:String} AND rubric_hash = {rubric_hash:String}
+      -- what a judge could not say for a reason that goes by is asked again after a while
+      AND NOT (score IS NULL AND startsWith(rationale, {passing:String}) AND ifNull(judged_at < {again:DateTime64(6, 'UTC')}, false)
+           AND at >= {oldest:DateTime64(6, 'UTC')})
       AND target_id IN (SELECT target_id FROM drawn)
 )
 ORDER BY at, id

@@ -17,6 +17,9 @@ WITH
         FROM ratchet.scores_log
         WHERE task = {task:String} AND kind = 'pairwise' AND rubric = {rubric:String} AND at >= {since:DateTime64(6, 'UTC')}
           AND target = 'shadow' AND judge = {judge:String} AND rubric_hash = {rubric_hash:String}
+          -- what a judge could not say for a reason that goes by is asked again after a while
+          AND NOT (score IS NULL AND startsWith(rationale, {passing:String}) AND ifNull(judged_at < {again:DateTime64(6, 'UTC')}, false)
+               AND at >= {oldest:DateTime64(6, 'UTC')})
     ),
     served AS
     (

@@ -17,6 +17,7 @@ from judge_server import JudgeServer, says
 from parts import wait_for
 from typer.testing import CliRunner
 
+from ratchet.consumers.again import Again
 from ratchet.consumers.ingest import Ingest
 from ratchet.consumers.judge import Judge, recall_spent
 from ratchet.consumers.rejudge import Rejudging
@@ -299,3 +300,56 @@ async def test_a_share_of_the_thumbs_down(store: Store, server: JudgeServer, tas
     assert found.keys() == {event.id for event in made if draw(event.id, 0.5).sampled}
     assert {score.inclusion_probability for score in found.values()} == {0.5}
     assert len(server.asked) == len(found)
+
+
+async def test_a_spent_budget_is_asked_again_the_next_day(store: Store, server: JudgeServer, task: str) -> None:
+    """The abstention has the sample's probability and its own id, and so has the word that takes its place."""
+    made, today = answers(task, 1, 1, now()), [now()]
+    policy = {task: TaskPolicy(judge=JudgePolicy(fraction=FRACTION))}
+
+    def judge(budget: int) -> tuple[Judge, MemoryPublisher]:
+        out = MemoryPublisher()
+        client = JudgeClient(server.url, "j", retries=0, limits=Limits(tokens_per_day=budget), now=lambda: today[0])
+        return Judge(policy, out, {"default": client}, now=lambda: today[0]), out
+
+    spent, out = judge(1)
+    await spent.handle(made[0])
+    write(store, *made, *out.events)
+    before = scores(store, made)[made[0].id]
+    assert before.score is None
+    assert "budget" in (before.rationale or "")
+    judging, out = judge(100_000)
+    assert await Again(store, judging, lambda: today[0]).look() == 0, "not within the hour"
+    today[0] += timedelta(days=1)
+    assert await Again(store, judging, lambda: today[0]).look() == 1
+    write(store, *out.events)
+    after = scores(store, made)[made[0].id]
+    assert (after.id, after.inclusion_probability, after.score) == (before.id, before.inclusion_probability, 1.0)
+    assert await Again(store, judging, lambda: today[0]).look() == 0
+    server.answer = lambda body: says("no grade from me")
+    prose = answers(task, 1, 1, now())
+    await judging.handle(prose[0])
+    write(store, *prose, *out.events)
+    today[0] += timedelta(hours=2)
+    assert await Again(store, judging, lambda: today[0]).look() == 0, "prose is an answer"
+
+
+async def test_a_thumb_on_a_conversation_is_about_its_last_answer(store: Store, server: JudgeServer, task: str) -> None:
+    """The last answer before the thumb is judged for certain; one that came after it, or failed, is not."""
+    drawn = answers(task, 4, 0, now() - timedelta(minutes=2))
+    made = [one.model_copy(update={"conversation_id": "c"}) for one in drawn]
+    made[2] = made[2].model_copy(update={"status": "error", "response": None})
+    made[3] = made[3].model_copy(update={"at": now() + timedelta(minutes=5)})
+    ids = {"id": uuid7(int(now().timestamp() * 1000), uuid.uuid4().bytes), "at": now(), "task": task}
+    down = Feedback.model_validate(ids | {"conversation_id": "c", "kind": "thumb", "value": False, "source": "http"})
+    write(store, *made, down)
+    publisher = MemoryPublisher()
+    judging = Judge(
+        {task: TaskPolicy(judge=JudgePolicy(fraction=FRACTION))}, publisher, {"default": JudgeClient(server.url, "j")},
+        now=lambda: made[0].at,
+    )  # fmt: skip
+    assert await Thumbs(store, judging, publisher).look() == (1, 0)
+    [score] = [event for event in publisher.events if isinstance(event, Score)]
+    assert (score.target_id, score.inclusion_probability) == (made[1].id, 1.0)
+    again = Rejudging(store, judging, publisher, task, made[0].at, now() + timedelta(minutes=1))
+    assert dict(again.choose().todo)[made[1].id] == 1.0, "as `judge run` draws it"
