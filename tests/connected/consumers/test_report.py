@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from reported import BASELINE, START, V1, V2, WINDOW, call, named, traffic
 from scipy import stats
 
-from ratchet.consumers import topics
 from ratchet.consumers.report import HOUR_METRICS, hours, measure
 from ratchet.consumers.rules.bins import bin_of
-from ratchet.consumers.rules.measurement import Measurement, Window
+from ratchet.consumers.rules.measurement import Window
 from ratchet.consumers.rules.phrases import REFUSALS, UNCERTAIN, refusal_phrase, uncertain_phrase
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
 from ratchet.schemas.checks import RegexCheck
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.schemas.rows import instant
 
-START = datetime(2026, 11, 2, tzinfo=UTC)
-BASELINE = Window(START, START + timedelta(hours=6))
-WINDOW = Window(START + timedelta(hours=6), START + timedelta(hours=9))
-V1, V2 = "t@v1-1a2b3c4d", "t@v2-5e6f7a8b"
 TOPICS = ("the parcel never arrived at the courier depot", "please refund the invoice to my bank card")
 
 
@@ -42,39 +37,6 @@ def store(clickhouse: str) -> Iterator[Store]:
 def task() -> str:
     """A task of the test's own."""
     return f"t-{uuid.uuid4().hex[:12]}"
-
-
-def call(task: str, at: datetime, number: int, **fields: Any) -> dict[str, Any]:
-    """One inference."""
-    prompt = fields.pop("prompt", "where is my order?")
-    return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{task}{at}{number}")),
-        "at": (at + timedelta(milliseconds=number)).isoformat(),
-        "task": task,
-        "adapter": V1,
-        "stage": "stable",
-        "status": "ok",
-        "request": f'{{"messages":[{{"role":"system","content":"x"}},{{"role":"user","content":"{prompt}"}}]}}',
-        "content": "fine",
-        "latency_ms": 100.0,
-        "cost_usd": 0.001,
-    } | fields
-
-
-def traffic(task: str, window: Window, each_hour: int, make: Any) -> list[dict[str, Any]]:
-    """``each_hour`` inferences in every hour of a window; ``make(number)`` gives the fields of the ``number``th."""
-    span = int((window.until - window.since).total_seconds() // 3600)
-    return [
-        call(task, window.since + timedelta(hours=hour), number, **make(hour * each_hour + number))
-        for hour in range(span)
-        for number in range(each_hour)
-    ]
-
-
-def named(found: list[Measurement]) -> dict[str, Measurement]:
-    """Measurements by metric; each metric once."""
-    assert len({one.metric for one in found}) == len(found)
-    return {one.metric: one for one in found}
 
 
 def test_it_finds_what_moved_and_says_by_how_much(store: Store, task: str) -> None:
@@ -350,59 +312,6 @@ def test_what_cannot_be_said_abstains(store: Store, task: str) -> None:
     assert found["latency"].abstains == "an observation is not a number"
     assert len(hours(store, task, "", "latency", BASELINE.since, WINDOW.until)) == 8, "its hour is left out"
     assert found["answer_length"].n == 301
-
-
-SUBJECTS = ("the parcel is at customs", "your refund is on its way", "please restart the router", "this bill is wrong")
-SPAN = {"since": instant(BASELINE.since), "until": instant(BASELINE.until)}
-
-
-def test_kept_topics_outlive_the_rows_of_their_baseline(store: Store, task: str) -> None:
-    """A pinned baseline's rows expire: the same centroids, words and counts go on; another model's are not used."""
-    pytest.importorskip("wordllama")
-
-    def about(number: int) -> dict[str, Any]:
-        return {"content": f"{SUBJECTS[number * 7 % 4]} number {number % 13}"}
-
-    def later(number: int) -> dict[str, Any]:
-        return {"content": f"{SUBJECTS[number % 2]} number {number % 13}"}
-
-    store.insert_rows("inferences_log", traffic(task, BASELINE, 300, about) + traffic(task, WINDOW, 400, later))
-    before = named(measure(store, task, "", BASELINE, WINDOW, pinned=True))["answer_topics"]
-    assert before.abstains is None
-    assert before.effect is not None
-    assert before.effect > 0.3
-    store.command(f"DELETE FROM ratchet.inferences_log WHERE task = '{task}' AND at < '2026-11-02 06:00:00'")
-    asked = {"task": task, "adapter": "", "slice_us": 1, "read_us": 1, "most": 5}
-    assert store.query("drift_texts", **asked, **SPAN) == []
-    after = named(measure(store, task, "", BASELINE, WINDOW))["answer_topics"]
-    assert (after.effect, after.p_value, after.top) == (before.effect, before.p_value, before.top)
-    assert (after.n_baseline, after.n) == (before.n_baseline, before.n)
-    rows = store.query("drift_topics", task=task, adapter="", **SPAN)
-    (kept,) = [row for row in rows if row["metric"] == "answer_topics"]
-    assert sum(kept["counts"]) == before.n_baseline
-    other = f"{task}-x"
-    old = {"task": other, "adapter": "", "model": "wordllama 0.1"}
-    old |= {"baseline_since": SPAN["since"], "baseline_until": SPAN["until"]}
-    store.insert_rows("topics_log", [kept | old])
-    store.insert_rows("inferences_log", traffic(other, WINDOW, 400, later))
-    assert named(measure(store, other, "", BASELINE, WINDOW))["answer_topics"].abstains == (
-        "no observations in the baseline"
-    )
-
-
-def test_topics_that_nobody_pinned_are_not_kept(store: Store, task: str) -> None:
-    """A report over any two windows leaves nothing behind."""
-    store.insert_rows("inferences_log", traffic(task, BASELINE, 300, lambda n: {"content": SUBJECTS[n % 4]}))
-    measure(store, task, "", BASELINE, WINDOW)
-    assert store.query("drift_topics", task=task, adapter="", **SPAN) == []
-
-
-def test_topics_say_what_they_need(store: Store, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra both topic metrics abstain in one sentence that says what to install."""
-    monkeypatch.setattr(topics, "_model", lambda: None)
-    found = named(measure(store, task, "", BASELINE, WINDOW))
-    for metric in ("answer_topics", "prompt_topics"):
-        assert found[metric].abstains == "topics need the package wordllama: pip install 'ratchet[topics]'"
 
 
 @pytest.mark.parametrize(
