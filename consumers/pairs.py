@@ -14,13 +14,13 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from ratchet.consumers.rules.pairing import Row, derive
-from ratchet.consumers.rules.votes import KINDS, Answer, Kind, Vote, over_cap
+from ratchet.consumers.rules.votes import KINDS, Answer, Kind, Vote, over_cap, time_cut
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.events import Event, Feedback
@@ -46,11 +46,15 @@ After = Callable[[str], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """What a derivation gave: ``written`` rows had changed; ``dropped`` counts by reason."""
+    """What a derivation gave: ``written`` rows had changed; ``dropped`` counts by reason.
+
+    ``policy`` is the one that decided, with the instant of a split by time.
+    """
 
     built: int
     dropped: dict[str, int] = field(default_factory=dict)
     written: int = 0
+    policy: PairingPolicy = field(default_factory=PairingPolicy)
 
 
 def to_vote(event: Feedback) -> Vote:
@@ -181,12 +185,23 @@ def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
     """
     evidence = Evidence(store, task)
     votes = evidence.all_votes()
-    rows = derive(votes, evidence.voted_answers(), over_cap(votes, policy.max_pairs_per_user), policy)
+    answers = evidence.voted_answers()
+    policy = _dated(policy, answers.values())
+    rows = derive(votes, answers, over_cap(votes, policy.max_pairs_per_user), policy)
     known = evidence.states()
     changed = [row for row in rows if known.get(row["pair_id"]) != state_of(row)]
     evidence.write(changed)
     dropped = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped")
-    return PairCounts(sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed))
+    return PairCounts(sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed), policy)
+
+
+def _dated(policy: PairingPolicy, answers: Iterable[Answer]) -> PairingPolicy:
+    """The policy with the instant of its split by time, where that depends on what there is."""
+    if policy.holdout_by != "time" or policy.holdout_since is not None:
+        return policy
+    cut = time_cut(answers, policy.holdout)
+    since = None if cut is None else _EPOCH + timedelta(microseconds=cut)
+    return policy.model_copy(update={"holdout_since": since})
 
 
 class Pairs:

@@ -6,14 +6,16 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
+from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import Closed
+from ratchet.schemas.events import Closed, Instant
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
@@ -21,15 +23,28 @@ from ratchet.schemas.pricing import Price
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PairingPolicy(Closed):
     """Which feedback becomes preference pairs."""
 
     holdout: Rate = 0.1
+    """The share of conversations that is held out, by a hash of each; 0.1 to 0.2 is usual."""
+    holdout_by: Literal["conversation", "time"] = "conversation"
+    """``time`` holds out the latest conversations instead: what a model will meet next."""
+    holdout_since: Instant | None = None
+    """With ``time``: from when on; unset, it is chosen at each build so that ``holdout`` of the conversations follow."""
     max_pairs_per_user: AtLeastOne = 50
     min_chars: int = 1
     max_chars: int = 20_000
+
+    @property
+    def since_us(self) -> int | None:
+        """From when on all is held out, in microseconds since 1970; None: a hash of the conversation decides."""
+        if self.holdout_by != "time" or self.holdout_since is None:
+            return None
+        return (self.holdout_since - _EPOCH) // timedelta(microseconds=1)
 
 
 class TrainingPolicy(Closed):
@@ -217,6 +232,7 @@ class TaskPolicy(Closed):
     calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
     pairwise: PairwisePolicy = Field(default_factory=PairwisePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
+    dataset: DatasetPolicy = Field(default_factory=DatasetPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
     drift: DriftPolicy = Field(default_factory=DriftPolicy)

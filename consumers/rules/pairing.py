@@ -77,7 +77,7 @@ class _Draft:
     def built(self, chosen: str, rejected: str, adapters: tuple[str, str]) -> Row:
         assert self.answer is not None
         return self._row("built", "") | {
-            "prompt": _prompt(self.answer.request),
+            "prompt": prompt_of(self.answer.request),
             "chosen": _message(chosen),
             "rejected": _message(rejected),
             "chosen_adapter": adapters[0],
@@ -114,7 +114,7 @@ def derive(votes: Iterable[Vote], answers: Mapping[str, Answer], capped: Capped,
         first = group[0]
         draft.answer = answers.get(first.inference_id or "")
         if draft.answer is not None:
-            draft.split = split_of(draft.answer, policy.holdout)
+            draft.split = split_of(draft.answer, policy.holdout, policy.since_us)
         if first.kind == "thumb" and draft.answer is not None:
             prompts[draft.answer.prompt_hash, draft.split].append(draft)
         elif not counted:
@@ -165,7 +165,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
     draft.confidence = count[winner] / len(draft.deciding)
     a, b = answers.get(one), answers.get(other)
     draft.answer = a or b
-    draft.split = split_of(draft.answer, policy.holdout) if draft.answer else ""
+    draft.split = split_of(draft.answer, policy.holdout, policy.since_us) if draft.answer else ""
     if 2 * count[winner] <= len(draft.deciding):
         return draft.dropped("tie")
     if a is None or b is None:
@@ -173,7 +173,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
     chosen, rejected = (a, b) if winner == one else (b, a)
     if a.prompt_hash != b.prompt_hash:
         return draft.dropped("different_prompt")
-    if split_of(a, policy.holdout) != split_of(b, policy.holdout):
+    if split_of(a, policy.holdout, policy.since_us) != split_of(b, policy.holdout, policy.since_us):
         return draft.dropped("cross_split")
     reason = _failed(a) or _failed(b) or _text_problem(chosen.content, rejected.content, a.request, policy)
     return draft.dropped(reason) if reason else _built(draft, chosen, rejected)
@@ -245,11 +245,11 @@ def _length_problem(text: str, policy: PairingPolicy) -> str | None:
 
 def _instructs(request: str, *answers: str) -> str | None:
     """On neither side: a model learns from what it is shown as much as from what it is to write."""
-    found = any(injection(text) for text in answers) or injection_in(orjson.loads(_prompt(request)))
+    found = any(injection(text) for text in answers) or injection_in(orjson.loads(prompt_of(request)))
     return "instruction_like" if found else None
 
 
-def _prompt(request: str) -> str:
+def prompt_of(request: str) -> str:
     """The messages as the model saw them, as JSON; a bare prompt becomes one user message."""
     value = orjson.loads(request)
     messages = value.get("messages")
