@@ -192,7 +192,9 @@ def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
     changed = [row for row in rows if known.get(row["pair_id"]) != state_of(row)]
     evidence.write(changed)
     dropped = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped")
-    return PairCounts(sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed), policy)
+    return PairCounts(
+        sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed), policy
+    )
 
 
 def _dated(policy: PairingPolicy, answers: Iterable[Answer]) -> PairingPolicy:

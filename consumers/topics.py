@@ -25,7 +25,7 @@ _SPARE = 4
 """Times as much of a slice is read as it would need if traffic were even: nights have less."""
 SAMPLE = 960
 """Texts of the baseline: a third makes the centroids, the others are counted. Of the window as many as those."""
-_NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
+NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
 
 
 def topics(
@@ -46,9 +46,9 @@ def topics(
         StoreError: ClickHouse refused or is away.
     """
     kinds: tuple[tuple[str, Side], ...] = (("answer", "output"), ("prompt", "input"))
-    if (model := _model()) is None:
+    if (model := embedding_model()) is None:
         return [
-            Measurement(f"{kind}_topics", side, "share of texts", 0, 0, test="chi2", effect_name="js", abstains=_NEEDS)
+            Measurement(f"{kind}_topics", side, "share of texts", 0, 0, test="chi2", effect_name="js", abstains=NEEDS)
             for kind, side in kinds
         ]
     before = _sample(store, task, adapter, baseline, n_baseline, SAMPLE)
@@ -70,11 +70,11 @@ def _measure(model: Any, metric: str, side: Side, before: list[str], now: list[s
     fitted, counted = before[::3], [text for at, text in enumerate(before) if at % 3]
     if min(len(counted), len(now)) < MIN_SHARES:
         return shares(metric, side, [], [], [], len(counted), len(now))
-    vectors = _embedded(model, fitted)
+    vectors = embedded(model, fitted)
     centres = centroids(vectors, TOPICS, seed=0)
     names = labels(fitted, assigned(vectors, centres), len(centres))
     one, other = (
-        np.bincount(assigned(_embedded(model, texts), centres), minlength=len(centres)).tolist()
+        np.bincount(assigned(embedded(model, texts), centres), minlength=len(centres)).tolist()
         for texts in (counted, now)
     )
     return shares(metric, side, names, one, other, len(counted), len(now))
@@ -98,13 +98,14 @@ def _sample(store: Store, task: str, adapter: str, window: Window, n: int, most:
     return rows
 
 
-def _embedded(model: Any, texts: list[str]) -> Vectors:
+def embedded(model: Any, texts: list[str]) -> Vectors:
+    """One unit vector a text, by `embedding_model`."""
     vectors: Vectors = np.asarray(model.embed(texts, norm=True), dtype=np.float32)
     return vectors
 
 
 @cache
-def _model() -> Any | None:
+def embedding_model() -> Any | None:
     """The embedding model that lies in the package, or None without it."""
     try:
         import wordllama

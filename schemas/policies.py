@@ -34,7 +34,7 @@ class PairingPolicy(Closed):
     holdout_by: Literal["conversation", "time"] = "conversation"
     """``time`` holds out the latest conversations instead: what a model will meet next."""
     holdout_since: Instant | None = None
-    """With ``time``: from when on; unset, it is chosen at each build so that ``holdout`` of the conversations follow."""
+    """With ``time``: from when on; unset, each build chooses it so that ``holdout`` of the conversations follow."""
     max_pairs_per_user: AtLeastOne = 50
     min_chars: int = 1
     max_chars: int = 20_000

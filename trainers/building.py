@@ -150,9 +150,7 @@ def _pairs(store: Store, task: str) -> tuple[list[Candidate], Counter[str]]:
     return [one for one in decoded if one is not None], dropped
 
 
-def _opinions(
-    store: Store, task: str, recipe: Recipe, *, paired_too: bool
-) -> tuple[list[Candidate], Counter[str]]:
+def _opinions(store: Store, task: str, recipe: Recipe, *, paired_too: bool) -> tuple[list[Candidate], Counter[str]]:
     """Answers that people labelled; those that a pair was made of only with ``paired_too``."""
     opinions = [
         Opinion(**(row | {"id": str(row["id"]), "inference_id": str(row["inference_id"])}))

@@ -122,7 +122,9 @@ def make(
         _write(folder, raw, manifest)
     made = load(folder)
     if made.erased:
-        raise DatasetError(f"dataset {made.version} was erased: {made.manifest['erased']['reason']}; it is not made again")
+        raise DatasetError(
+            f"dataset {made.version} was erased: {made.manifest['erased']['reason']}; it is not made again"
+        )
     store.insert_rows("datasets_log", [_log_row(made)])
     return made
 

@@ -17,6 +17,7 @@ from ratchet.services.cli import (
     checks,
     cost,
     data,
+    dataset,
     dlq,
     drift,
     judge,
@@ -37,7 +38,8 @@ app = typer.Typer(
 for command in (*operate.COMMANDS, *training.COMMANDS):
     app.command()(command)
 for name, group in (
-    *data.APPS,
+    ("import", data.app),
+    ("dataset", dataset.app),
     ("pairs", pairs.app),
     ("alerts", alerts.app),
     ("adapters", adapters.app),

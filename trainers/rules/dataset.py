@@ -62,6 +62,15 @@ class Candidate:
         return [text for name in ("chosen", "completion", "rejected") for text in _texts(self.row.get(name, []))]
 
 
+def kind_for(method: str) -> Kind:
+    """The kind of dataset that a training method learns from; the methods with a reward take pairs."""
+    match method:
+        case "sft" | "kto":
+            return method
+        case _:
+            return "preference"
+
+
 def id_of(row: Mapping[str, Any]) -> str:
     """The id of a row: what it was made of, the same in every version."""
     return str(row["pair_id"] if "pair_id" in row else row["example_id"])

@@ -20,6 +20,8 @@ from ratchet.trainers.rules.duplicates import Grammar, Near, Parts, without_temp
 from ratchet.trainers.rules.error_texts import error_text
 
 Drops = Callable[[Candidate], bool]
+Filter = Callable[[Sequence[Candidate]], Sequence[Candidate]]
+"""Says which rows go."""
 Topics = Callable[[Sequence[str]], Sequence[Hashable]]
 """Gives each text's topic."""
 
@@ -50,13 +52,13 @@ class Limits:
     Args:
         tokens: the length of a row as the trainer will see it, template included; None: not measured.
         max_tokens: the longest that fits.
-        filters: the task's own, by reason; each says which rows go.
+        filters: the task's own, by reason.
         topics: for `Balance` by topic.
     """
 
     tokens: Callable[[Candidate], int] | None = None
     max_tokens: int | None = None
-    filters: Mapping[str, Drops] = field(default_factory=dict)
+    filters: Mapping[str, Filter] = field(default_factory=dict)
     topics: Topics | None = None
 
 
@@ -73,8 +75,8 @@ class _Sieve:
         self.left = kept
 
     def drop_rows(self, reason: str, gone: Iterable[Candidate]) -> None:
-        ids = {one.id for one in gone}
-        self.drop(reason, lambda one: one.id in ids)
+        them = {id(one) for one in gone}  # two equal rows have one id, and one of them may stay
+        self.drop(reason, lambda one: id(one) in them)
 
 
 def select(
@@ -129,8 +131,8 @@ def _quality(sieve: _Sieve, policy: DatasetPolicy, limits: Limits) -> None:
         sieve.drop("instruction_like", _instructs)
     if (tokens := limits.tokens) is not None and (most := limits.max_tokens) is not None:
         sieve.drop("too_long", lambda one: tokens(one) > most)
-    for reason, drops in limits.filters.items():
-        sieve.drop(reason, drops)
+    for reason, goes in limits.filters.items():
+        sieve.drop_rows(reason, goes(sieve.left))
 
 
 def _teaches_refusal(one: Candidate, phrases: Sequence[str]) -> bool:
