@@ -34,7 +34,7 @@ def limits(policy: DatasetPolicy, task: str, folder: Path, tokenizer: Path | Non
         max_tokens: the recipe's, where the policy names none.
 
     Raises:
-        DatasetError: a function that cannot be loaded, a tokenizer without chat template, or topics without their extra.
+        DatasetError: a function that cannot be loaded, a tokenizer without chat template, topics without their extra.
     """
     by_topic = any(one.by == "topic" for one in policy.balance)
     if by_topic and embedding_model() is None:

@@ -35,12 +35,12 @@ def build(
     from ratchet.services.datasets import build_dataset
     from ratchet.trainers.rules.dataset import KINDS
 
-    known = {name: name for name in KINDS}
-    if kind not in known:
-        raise typer.BadParameter(f"{kind!r}; allowed: {', '.join(known)}", param_hint="--kind")
+    wanted = next((one for one in KINDS if one == kind), None)
+    if wanted is None:
+        raise typer.BadParameter(f"{kind!r}; allowed: {', '.join(KINDS)}", param_hint="--kind")
     settings = wiring.settings()
     with wiring.store(settings) as store:
-        built = build_dataset(settings, store, task, known[kind], holdout, cap)
+        built = build_dataset(settings, store, task, wanted, holdout, cap)
     _tell(built.manifest | {"path": str(built.folder)}, as_json)
 
 
