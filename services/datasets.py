@@ -10,6 +10,7 @@ from pathlib import Path
 from ratchet.consumers.rules.sampling import position
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
+from ratchet.infra.clickhouse.forgotten import who_is
 from ratchet.infra.models.smollm2 import NAME
 from ratchet.infra.settings import Settings
 from ratchet.schemas.dataset_policy import DatasetPolicy
@@ -142,4 +143,6 @@ def _rows_of(dataset: Dataset | None) -> list[Candidate]:
 def _candidate(row: Row, user: str, holdout: float) -> Candidate:
     conversation = row["conversation_id"] or question(row["prompt"])
     held = position(conversation, "split") < holdout
-    return Candidate(row | {"conversation_id": conversation}, conversation, row["source"], held, user)
+    # who it is of, so that a deletion request finds it
+    known = {"conversation_id": conversation} | ({"who": who_is(user)} if user else {})
+    return Candidate(row | known, conversation, row["source"], held, user)

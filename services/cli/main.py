@@ -20,6 +20,7 @@ from ratchet.services.cli import (
     dataset,
     dlq,
     drift,
+    forget,
     judge,
     keys,
     operate,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (*operate.COMMANDS, *training.COMMANDS):
+for command in (*operate.COMMANDS, *training.COMMANDS, forget.forget):
     app.command()(command)
 for name, group in (
     ("import", data.app),
