@@ -25,8 +25,8 @@ Parts = Sequence[Grams]
 
 N = 3
 PERMUTATIONS = 128
-MISSES_WEIGH = 0.9
-"""How much more a missed pair weighs than one that is measured for nothing, from 0 to 1."""
+MISSED = 0.002
+"""The share of pairs, just as alike as the threshold asks, that the index may overlook; of more alike ones fewer."""
 SHARED = 0.5
 """A 3-gram in more than this share of the rows is template …"""
 SHARED_FROM = 50
@@ -97,7 +97,7 @@ class Near:
             threshold: the least Jaccard similarity of near-duplicates, 0.5–1.
         """
         self._threshold = threshold
-        self._index = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(threshold))
+        self._index = MinHashLSH(num_perm=PERMUTATIONS, params=bands(threshold))
         self._empty = _nothing()
         self._rows: list[Parts] = []
 
@@ -138,12 +138,13 @@ class Near:
         return made
 
 
-@cache
-def _bands(threshold: float) -> tuple[int, int]:
-    """How many bands of how many rows the index has; integrated numerically, so once."""
-    weights = (1 - MISSES_WEIGH, MISSES_WEIGH)
-    index = MinHashLSH(threshold=min(threshold, 0.98), num_perm=PERMUTATIONS, weights=weights)
-    return index.b, index.r
+def bands(threshold: float) -> tuple[int, int]:
+    """How many bands of how many rows the index has: the longest rows that miss at most `MISSED`.
+
+    Two sets of similarity ``s`` share a band with probability ``1 - (1 - s^r)^b`` (*Massive Datasets*, ch. 3.4).
+    """
+    fits = [r for r in range(1, PERMUTATIONS // 2 + 1) if (1 - threshold**r) ** (PERMUTATIONS // r) <= MISSED]
+    return PERMUTATIONS // max(fits), max(fits)
 
 
 @cache

@@ -114,6 +114,8 @@ def test_everything_of_a_user_goes_and_a_rebuild_does_not_bring_it_back(
     kafka: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events, scores, pairs, dataset rows, a job's copy, anchors and cached words go; the topics still have them."""
+    if not kafka.embedded:
+        pytest.skip("seen on Apache Kafka too; how topics are read again there is test_rebuild's")
     monkeypatch.setenv("RATCHET_KAFKA_BOOTSTRAP", kafka.bootstrap)
     ensure_topics(kafka.bootstrap)
     publisher = KafkaPublisher(kafka.bootstrap, idempotence=not kafka.embedded, client_id="test")
