@@ -14,18 +14,21 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
+from ratchet.consumers.evidence import Evidence, state_of, to_vote
 from ratchet.consumers.rules.pairing import Row, derive
-from ratchet.consumers.rules.votes import KINDS, Answer, Kind, Vote, over_cap, time_cut
+from ratchet.consumers.rules.votes import KINDS, Answer, Vote, over_cap, time_cut
+from ratchet.consumers.unvoted import SOURCES, find, trusted_judges
+from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.events import Event, Feedback
-from ratchet.schemas.policies import PairingPolicy, TaskPolicy
-from ratchet.schemas.rows import instant
+from ratchet.schemas.pairing_policy import PairingPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.topics import FEEDBACK
 
 if TYPE_CHECKING:
@@ -33,13 +36,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ratchet.pairs")
 GROUP = "pairs"
-TABLE = "pairs_log"
+EVER = datetime(1970, 1, 2, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PATIENCE_S = 10.0
 """How long feedback waits for its evidence: many of ingest's flushes."""
 MOST_WAITING = 5_000
 """More feedback than this at once is left to a sweep, so memory stays bounded."""
-_COMPARED = ("status", "reason", "split", "user", "confidence", "votes", "version")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 After = Callable[[str], Awaitable[object]]
 
@@ -55,89 +57,6 @@ class PairCounts:
     dropped: dict[str, int] = field(default_factory=dict)
     written: int = 0
     policy: PairingPolicy = field(default_factory=PairingPolicy)
-
-
-def to_vote(event: Feedback) -> Vote:
-    """A feedback event as pairing sees it, the same as read back from the store."""
-    at_us = (event.at - _EPOCH) // timedelta(microseconds=1)
-    number = float(event.value) if isinstance(event.value, bool | int | float) else None
-    text = event.value if isinstance(event.value, str) else ""
-    kind = cast(Kind, event.kind)
-    user, conversation = event.user or "", event.conversation_id or ""
-    return Vote(event.id, at_us, kind, event.inference_id, event.compared_with, number, text, user, conversation)
-
-
-class Evidence:
-    """Votes and answers of one task out of ClickHouse."""
-
-    def __init__(self, store: Store, task: str) -> None:
-        """Bind a store to a task."""
-        self._store = store
-        self._task = task
-
-    def stored(self, events: Sequence[Feedback]) -> set[str]:
-        """Ids of those feedback events that are stored."""
-        times = [event.at for event in events]
-        first, last = instant(min(times)), instant(max(times))
-        ids = [event.id for event in events]
-        found = self._store.query("feedback_stored", task=self._task, first=first, last=last, ids=ids)
-        return {str(row["id"]) for row in found}
-
-    def votes_touching(self, ids: Collection[str]) -> list[Vote]:
-        """Votes on these answers, as either side."""
-        if not ids:
-            return []
-        return _votes(self._store.query("pair_votes_touching", task=self._task, ids=sorted(ids)))
-
-    def votes_of(self, users: Collection[str]) -> list[Vote]:
-        """All votes of these users, without text."""
-        if not users:
-            return []
-        return _votes(self._store.query("pair_votes_of_users", task=self._task, users=sorted(users)))
-
-    def votes_left(self, since: datetime, settled_s: float, most: int) -> list[Vote]:
-        """Votes without a row, or with one that lacks an inference which is stored by now.
-
-        Args:
-            since: when the earliest vote was cast.
-            settled_s: for how many seconds a vote must have been stored.
-            most: how many at most.
-        """
-        settled_ms = int(settled_s * 1000)
-        found = self._store.query(
-            "pair_votes_left", task=self._task, since=instant(since), settled_ms=settled_ms, most=most
-        )
-        return _votes(found)
-
-    def all_votes(self) -> list[Vote]:
-        """Every vote of the task."""
-        return _votes(self._store.query("pair_votes_all", task=self._task))
-
-    def answers(self, ids: Collection[str]) -> dict[str, Answer]:
-        """Those of these inferences that are stored."""
-        if not ids:
-            return {}
-        return _answers(self._store.query("pair_answers", task=self._task, ids=sorted(ids)))
-
-    def thumbed_answers(self, prompt_hashes: Collection[str]) -> dict[str, Answer]:
-        """Answers to these prompts that have thumbs."""
-        if not prompt_hashes:
-            return {}
-        found = self._store.query("pair_answers_of_prompts", task=self._task, prompt_hashes=sorted(prompt_hashes))
-        return _answers(found)
-
-    def voted_answers(self) -> dict[str, Answer]:
-        """Every answer that a vote names."""
-        return _answers(self._store.query("pair_answers_voted", task=self._task))
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Insert rows as `derive` gives them."""
-        self._store.insert_rows(TABLE, [_stored(self._task, row) for row in rows])
-
-    def states(self) -> dict[str, tuple[Any, ...]]:
-        """What `state_of` says of every stored row, by pair id."""
-        found = self._store.query("pair_states", task=self._task)
-        return {str(row["pair_id"]): state_of(row) for row in found}
 
 
 def derive_groups(evidence: Evidence, seeds: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
@@ -177,8 +96,14 @@ def _groups(
     return derive(votes, answers, over_cap(cast_votes, policy.max_pairs_per_user), policy), cast_votes
 
 
-def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
+def derive_all(store: Store, task: str, policy: PairingPolicy, trusted: frozenset[str] = frozenset()) -> PairCounts:
     """Derive every pair of a task at once and write the rows that changed; same rows as event by event.
+
+    Args:
+        store: ClickHouse.
+        task: the task.
+        policy: how its pairs are made.
+        trusted: see `unvoted.find`.
 
     Raises:
         StoreError: ClickHouse is away.
@@ -188,13 +113,11 @@ def derive_all(store: Store, task: str, policy: PairingPolicy) -> PairCounts:
     answers = evidence.voted_answers()
     policy = _dated(policy, answers.values())
     rows = derive(votes, answers, over_cap(votes, policy.max_pairs_per_user), policy)
-    known = evidence.states()
-    changed = [row for row in rows if known.get(row["pair_id"]) != state_of(row)]
-    evidence.write(changed)
+    rows += find(store, task, policy, EVER, trusted)
+    changed = _write_changed(evidence, rows)
     dropped = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped")
-    return PairCounts(
-        sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), len(changed), policy
-    )
+    built = sum(row["status"] == "built" for row in rows)
+    return PairCounts(built, dict(sorted(dropped.items())), changed, policy)
 
 
 def _dated(policy: PairingPolicy, answers: Iterable[Answer]) -> PairingPolicy:
@@ -202,8 +125,15 @@ def _dated(policy: PairingPolicy, answers: Iterable[Answer]) -> PairingPolicy:
     if policy.holdout_by != "time" or policy.holdout_since is not None:
         return policy
     cut = time_cut(answers, policy.holdout)
-    since = None if cut is None else _EPOCH + timedelta(microseconds=cut)
-    return policy.model_copy(update={"holdout_since": since})
+    return policy.model_copy(update={"holdout_since": None if cut is None else _EPOCH + timedelta(microseconds=cut)})
+
+
+def _write_changed(evidence: Evidence, rows: Sequence[Row], sources: Sequence[str] = ()) -> int:
+    """Write the rows that say something else than those that stand; returns how many."""
+    known = evidence.states(sources) if rows else {}
+    changed = [row for row in rows if known.get(row["pair_id"]) != state_of(row)]
+    evidence.write(changed)
+    return len(changed)
 
 
 class Pairs:
@@ -220,6 +150,7 @@ class Pairs:
         after: After | None = None,
         patience_s: float = PATIENCE_S,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
         """Take the parts; tasks without a policy make no pairs."""
         self._store = store
@@ -227,6 +158,7 @@ class Pairs:
         self._after = after
         self._patience_s = patience_s
         self._monotonic = monotonic
+        self._now = now
         self._waiting: dict[str, list[tuple[Feedback, float]]] = defaultdict(list)
         self.stale: set[str] = set(tasks)
 
@@ -296,6 +228,26 @@ class Pairs:
                 await self._after(task)
         return len(left)
 
+    async def find(self, task: str, since: datetime) -> int:
+        """Make the pairs that nobody voted for, of what was stored since; returns how many rows changed.
+
+        Raises:
+            StoreError: ClickHouse is away; the next call finds them again.
+        """
+
+        def work() -> int:
+            policy = self._tasks[task]
+            rows = find(self._store, task, policy.pairing, since, self._trusted(task))
+            return _write_changed(Evidence(self._store, task), rows, SOURCES)
+
+        changed = await asyncio.to_thread(work)
+        if changed and self._after is not None:
+            await self._after(task)
+        return changed
+
+    def _trusted(self, task: str) -> frozenset[str]:
+        return trusted_judges(self._store, task, self._tasks[task], self._now())
+
     async def sweep(self, task: str) -> PairCounts:
         """Derive everything again and write what changed.
 
@@ -304,7 +256,9 @@ class Pairs:
         """
         self.stale.discard(task)
         try:
-            counts = await asyncio.to_thread(derive_all, self._store, task, self._tasks[task].pairing)
+            counts = await asyncio.to_thread(
+                lambda: derive_all(self._store, task, self._tasks[task].pairing, self._trusted(task))
+            )
         except Exception:
             self.stale.add(task)
             raise
@@ -318,38 +272,3 @@ def register(broker: KafkaBroker, pairs: Pairs, publisher: Publisher) -> None:
     from ratchet.infra.kafka.stream import subscribe
 
     subscribe(broker, FEEDBACK, GROUP, pairs.handle, publisher)
-
-
-def state_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells two derivations of a pair apart (its texts follow from these)."""
-    return tuple(row[name] for name in _COMPARED)
-
-
-def _stored(task: str, row: Row) -> Row:
-    at = _EPOCH + timedelta(microseconds=row["at_us"])
-    return {name: value for name, value in row.items() if name != "at_us"} | {"task": task, "at": instant(at)}
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _votes(rows: list[dict[str, Any]]) -> list[Vote]:
-    return [
-        Vote(
-            id=str(row["id"]),
-            at_us=int(row["at_us"]),
-            kind=row["kind"],
-            inference_id=_text(row["inference_id"]),
-            compared_with=_text(row["compared_with"]),
-            number=row["number"],
-            text=row["text"],
-            user=row["user"],
-            conversation_id=row["conversation_id"],
-        )
-        for row in rows
-    ]
-
-
-def _answers(rows: list[dict[str, Any]]) -> dict[str, Answer]:
-    return {str(row["id"]): Answer(**(row | {"id": str(row["id"])})) for row in rows}

@@ -1,4 +1,4 @@
-"""The retraining trigger: reads pairs and open alerts, asks for training once, says why not when that changes."""
+"""The retraining trigger: reads pairs, alerts and the clock, asks for training once, says why not when that changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ratchet.consumers.rules.trigger import Asking, TriggerDecision, TriggerState, asking, decide
+from ratchet.consumers.rules.trigger import Asking, Spent, TriggerDecision, TriggerState, asking, decide
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.events import Training
@@ -19,6 +19,9 @@ from ratchet.schemas.rows import instant
 
 UNFINISHED = frozenset({"requested", "started", "progress"})
 FAILED = frozenset({"failed", "cancelled"})
+BUDGET_DAYS = 30
+LATEST_RUNS = 3
+"""Trainings whose mean says what the next one may take."""
 SILENT_S = 24 * 3600.0
 """A job without a word for so long counts as dead; without this a lost worker would end all retraining."""
 
@@ -45,10 +48,10 @@ class Trigger:
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pending: dict[str, str] = {}
-        self._said: dict[str, tuple[str, str | None]] = {}
+        self._said: dict[str, tuple[str, str | None, str]] = {}
 
     async def consider(self, task: str) -> TriggerDecision | None:
-        """Decide for one task and publish a request, or a refusal whose kind of reason, or whose alert, is new.
+        """Decide for one task and publish a request, or a refusal of a new kind, alert or scheduled time.
 
         Returns:
             The decision; None for a task without a policy.
@@ -70,7 +73,7 @@ class Trigger:
             if decision.train:
                 self._request(task, policy, decision, state, len(asked), now)
             else:
-                self._decline(task, policy, decision, state, runs, now)
+                self._decline(task, policy, decision, state.alert, runs, now)
             return decision
 
     def _state(self, task: str, policy: TaskPolicy, jobs: list[dict[str, Any]], now: datetime) -> TriggerState:
@@ -90,6 +93,7 @@ class Trigger:
             last_request_at=last,
             requests_24h=sum(1 for job in jobs if job["trigger"] != "manual" and job["requested_at"] > day),
             alert=self._alert(task, policy, jobs),
+            spent=_spent(policy, jobs, now),
         )
 
     def _alert(self, task: str, policy: TaskPolicy, jobs: list[dict[str, Any]]) -> Asking | None:
@@ -125,7 +129,7 @@ class Trigger:
                 job_id=job_id,
                 state="requested",
                 method=policy.training.method,
-                trigger="drift" if state.alert else "pairs",
+                trigger=decision.cause,
                 alert_id=state.alert.id if state.alert else None,
                 reason=decision.reason,
                 metrics={"train_pairs": float(state.train_pairs), "new_pairs": float(decision.new_pairs)},
@@ -140,17 +144,18 @@ class Trigger:
         task: str,
         policy: TaskPolicy,
         decision: TriggerDecision,
-        state: TriggerState,
+        alert: Asking | None,
         runs: list[dict[str, Any]],
         now: datetime,
     ) -> None:
-        alert_id = state.alert.id if state.alert else None
+        alert_id = alert.id if alert else None
+        scheduled_at = decision.scheduled_at.isoformat() if decision.scheduled_at else ""
         if task not in self._said and runs:
             # after a restart, what was said last is in the store
             last = max(runs, key=lambda run: (run["requested_at"], UUID(str(run["job_id"])).int))
             if last["state"] == "declined":
-                self._said[task] = (str(last["code"]), last["alert_id"])
-        if self._said.get(task) == (decision.code, alert_id):
+                self._said[task] = (str(last["code"]), last["alert_id"], str(last["scheduled_at"]))
+        if self._said.get(task) == (decision.code, alert_id, scheduled_at):
             return
         job_id = derived_id(_unix_ms(now), "training-declined", task, decision.code)
         self._publisher.publish(
@@ -161,13 +166,35 @@ class Trigger:
                 job_id=job_id,
                 state="declined",
                 method=policy.training.method,
-                trigger="drift" if alert_id else "pairs",
+                trigger=decision.cause,
                 alert_id=alert_id,
                 reason=decision.reason,
-                params={"code": decision.code},
+                params={"code": decision.code} | ({"scheduled_at": scheduled_at} if scheduled_at else {}),
             )
         )
-        self._said[task] = (decision.code, alert_id)
+        self._said[task] = (decision.code, alert_id, scheduled_at)
+
+
+def _spent(policy: TaskPolicy, jobs: list[dict[str, Any]], now: datetime) -> Spent:
+    """What the jobs of the last 30 days took, by hand or not, and what the last ones took on average."""
+    budget = policy.retraining.budget
+    if budget is None:
+        return Spent()
+    price = budget.usd_per_hour or 0.0
+    since = now - timedelta(days=BUDGET_DAYS)
+    took = [
+        (hours, float(job["cost_usd"]) if job["cost_usd"] >= 0 else hours * price, job["updated_at"])
+        for job in jobs
+        if (hours := job["seconds"] / 3600) > 0 or job["cost_usd"] >= 0
+    ]
+    latest = sorted(took, key=lambda one: one[2])[-LATEST_RUNS:]
+    recent = [one for one in took if one[2] > since]
+    return Spent(
+        hours=sum(one[0] for one in recent),
+        usd=sum(one[1] for one in recent),
+        next_hours=sum(one[0] for one in latest) / max(1, len(latest)),
+        next_usd=sum(one[1] for one in latest) / max(1, len(latest)),
+    )
 
 
 def _unix_ms(at: datetime) -> int:

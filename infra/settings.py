@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ratchet.infra.pool_settings import PoolName, PoolSettings, server_address
 from ratchet.schemas.alerting import SinkSettings
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.explain import explain
@@ -26,7 +27,7 @@ from ratchet.schemas.pricing import Price
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url", "urls"})
 
 
 class Embedded(BaseModel):
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     adapter_copies: Annotated[int, Field(ge=2)] = Field(2, description="replicas of each adapter once they are spread")
     base_model: str = "smollm2-135m-instruct"
     base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
+    pools: dict[PoolName, PoolSettings] = Field({}, description="of model servers with other base models")
     prices: dict[Annotated[str, Field(min_length=1, max_length=256)], Price] = {}
     """By the name of a base model, of an adapter or of the judge's model; without a price a cost is unknown."""
     gateway_host: str = "127.0.0.1"
@@ -134,6 +136,13 @@ class Settings(BaseSettings):
         """A relative path belongs to ratchet.toml's folder, wherever a process was started."""
         folder = Path(values.get("config_dir") or Path()).absolute()
         paths = {key: folder / values[key] for key in ("home", "base_model_path", "rubrics") if values.get(key)}
+        if isinstance(pools := values.get("pools"), dict):
+            paths["pools"] = {
+                name: pool | {"base_model_path": folder / pool["base_model_path"]}
+                if isinstance(pool, dict) and pool.get("base_model_path")
+                else pool
+                for name, pool in pools.items()
+            }
         return {"home": folder / ".ratchet", "rubrics": folder / "rubrics"} | values | paths | {"config_dir": folder}
 
     @model_validator(mode="before")
@@ -163,12 +172,19 @@ class Settings(BaseSettings):
     @field_validator("vllm_urls")
     @classmethod
     def _http(cls, urls: list[str]) -> list[str]:
-        for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-                shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without its password
-                raise ValueError(f"{shown!r}; allowed: http://host[:port] or https://host[:port]")
-        return [url.rstrip("/").removesuffix("/v1") for url in urls]
+        return [server_address(url) for url in urls]
+
+    @model_validator(mode="after")
+    def _one_pool_a_base_model(self) -> Settings:
+        """An adapter is served where its base model is, so two pools of one could not be told apart."""
+        named = {self.base_model: "base_model"}
+        for name, pool in self.pools.items():
+            if pool.base_model in named:
+                raise ValueError(
+                    f"pools.{name}.base_model: {pool.base_model!r} is {named[pool.base_model]}'s; allowed: another one"
+                )
+            named[pool.base_model] = f"pools.{name}"
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from ratchet.schemas.checks import Phrase, dotted
 from ratchet.schemas.events import Closed
@@ -62,16 +62,6 @@ class DatasetPolicy(Closed):
     max_per_conversation: AtLeastOne | None = 20
     balance: list[Balance] = Field(default_factory=list)
     filters: list[Filter] = Field(default_factory=list)
-    good_rating: Share = 0.7
-    """A rating from here on is a thumb up (kto, sft) …"""
-    bad_rating: Share = 0.3
-    """… and up to here a thumb down; what lies between says neither."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> DatasetPolicy:
-        if self.bad_rating >= self.good_rating:
-            raise ValueError(f"bad_rating {self.bad_rating} is not below good_rating {self.good_rating}")
-        return self
 
     def uncapped(self) -> DatasetPolicy:
         """The same without caps: for logs that somebody imported, whose few annotators are no brigade."""

@@ -212,7 +212,8 @@ class Adapter(Event):
     method: Literal["sft", "dpo", "kto"]
     base_model: Text64
     path: str = Field(description="folder of the PEFT adapter, as every vLLM replica sees it")
-    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    served_as: Text64 = Field("", description="what its server calls it where that is not its name: a provider's model")
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="without weights: of 'served_as'")]
     dataset: str
     dataset_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     parents: list[str] = Field(default_factory=list)

@@ -6,7 +6,6 @@ Every number here is a default that `ratchet.toml` can change under ``[tasks.<na
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -15,36 +14,16 @@ from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import Closed, Instant
+from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
+from ratchet.schemas.retraining_policy import RetrainingPolicy
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class PairingPolicy(Closed):
-    """Which feedback becomes preference pairs."""
-
-    holdout: Rate = 0.1
-    """The share of conversations that is held out, by a hash of each; 0.1 to 0.2 is usual."""
-    holdout_by: Literal["conversation", "time"] = "conversation"
-    """``time`` holds out the latest conversations instead: what a model will meet next."""
-    holdout_since: Instant | None = None
-    """With ``time``: from when on; unset, each build chooses it so that ``holdout`` of the conversations follow."""
-    max_pairs_per_user: AtLeastOne = 50
-    min_chars: int = 1
-    max_chars: int = 20_000
-
-    @property
-    def since_us(self) -> int | None:
-        """From when on all is held out, in microseconds since 1970; None: a hash of the conversation decides."""
-        if self.holdout_by != "time" or self.holdout_since is None:
-            return None
-        return (self.holdout_since - _EPOCH) // timedelta(microseconds=1)
 
 
 class TrainingPolicy(Closed):
@@ -61,24 +40,6 @@ class TrainingPolicy(Closed):
     lora_alpha: AtLeastOne = 16
     max_length: AtLeastOne = 512
     seed: int = 0
-
-
-AlertKind = Literal["quality", "drift"]
-
-
-class RetrainingPolicy(Closed):
-    """When training starts by itself."""
-
-    enabled: bool = True
-    min_new_pairs: AtLeastOne = 200
-    cooldown_s: Annotated[float, Field(ge=0)] = 6 * 3600
-    daily_cap: AtLeastOne = 4
-    on_alerts: list[AlertKind] = Field(default_factory=lambda: list(get_args(AlertKind)))
-    """An open alert of these kinds about the stable adapter asks for training, once; empty: none does."""
-    alert_min_pairs: AtLeastOne = 50
-    """So many new pairs are enough while an alert asks, where they are fewer than ``min_new_pairs``."""
-    min_completion: Rate = 0.0
-    """The evaluation's completion rate below which an adapter is rejected instead of registered."""
 
 
 Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]

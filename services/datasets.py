@@ -15,7 +15,8 @@ from ratchet.infra.models.smollm2 import NAME
 from ratchet.infra.settings import Settings
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
-from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.learning import derive_pairs, evaluation_file
 from ratchet.trainers.building import Recipe, build, from_candidates
 from ratchet.trainers.dataset import SIDES, Dataset

@@ -81,7 +81,7 @@ def forget(s: Settings, user: str, *, tenant: str = "", dry_run: bool = False) -
         ids, tasks = _ids(store, request)
         anchored = _anchors(s, ids["inferences"])
         ids["anchors"] |= {id for _, found in anchored.values() for id in found}
-        mine = Mine(frozenset(ids["feedback"] | ids["inferences"]), request.who)
+        mine = Mine(frozenset().union(*(ids[kind] for kind in forgotten.KINDS)), request.who)
         report.events = {kind: len(ids[kind]) for kind in forgotten.KINDS}
         report.pairs = _pairs(store, ids)
         targets = ids["inferences"] | ids["shadows"] | ids["pairs"] | ids["anchors"]
@@ -149,7 +149,7 @@ def _ids(store: Store, request: Request) -> tuple[Ids, set[str]]:
 def _pairs(store: Store, ids: Ids) -> dict[str, int]:
     """Pairs by task; the ids under which judges were asked of them are added to ``ids``."""
     by_task: dict[str, set[str]] = {}
-    for some in forgotten.in_chunks(ids["feedback"]):
+    for some in forgotten.in_chunks(ids["feedback"] | ids["inferences"] | ids["shadows"]):
         for row in store.query("forget_pairs", ids=some):
             by_task.setdefault(row["task"], set()).add(row["pair_id"])
             ids["pairs"].add(derived_id(0, "pair", row["pair_id"], row["chosen"], row["rejected"]))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.schemas.events import Adapter
-    from ratchet.schemas.policies import PairingPolicy
+    from ratchet.schemas.pairing_policy import PairingPolicy
     from ratchet.trainers.job import Outcome
     from ratchet.trainers.worker import Serving, Worker
 
@@ -82,13 +82,16 @@ def derive_pairs(
         cap: pairs that one user may decide, instead of the policy's.
     """
     from ratchet.consumers.pairs import derive_all
-    from ratchet.schemas.policies import PairingPolicy
+    from ratchet.consumers.unvoted import trusted_judges
+    from ratchet.infra import clock
+    from ratchet.schemas.pairing_policy import PairingPolicy
 
     declared = s.tasks.get(task)
     policy = declared.pairing if declared else PairingPolicy(max_pairs_per_user=NO_CAP)
     wanted = {"holdout": holdout, "max_pairs_per_user": cap}
     policy = policy.model_copy(update={name: value for name, value in wanted.items() if value is not None})
-    counts = derive_all(store, task, policy)
+    trusted = trusted_judges(store, task, declared, clock.now()) if declared else frozenset[str]()
+    counts = derive_all(store, task, policy, trusted)
     return counts, counts.policy
 
 
@@ -149,11 +152,8 @@ def train_now(
         if serve and not wiring.vllm(s).ready():
             tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
             served = None
-        chosen = (
-            datasets.find(s.home, version)
-            if version
-            else build_dataset(s, store, task, kind_for(str(params.get("method", "dpo"))))
-        )
+        kind = kind_for(str(params.get("method", "dpo")))
+        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind)
         if chosen.task != task:
             tell(f"dataset {chosen.version} was built for task {chosen.task}")
         tell(f"dataset {chosen.version}: {chosen.manifest['built']['train']} {chosen.kind} rows to train on")

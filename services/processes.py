@@ -30,6 +30,10 @@ PAIRS_S = 1.0
 SWEEP_S = 10.0
 """Seconds between two looks for feedback that made no pair yet, and for a trigger whose cooldown ended."""
 
+FIND_S = 60.0
+"""Seconds between two looks for pairs that nobody voted for."""
+FIND_OVERLAP = timedelta(minutes=10)
+"""What was stored a little before the last look is looked at again: clocks differ, and batches come in late."""
 LOOK_BACK = timedelta(days=1)
 """How long feedback waits for an inference that is stored late; a restart looks at all of it."""
 
@@ -267,7 +271,8 @@ async def _build(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: a
 
     What is away is left for the next time: the builder keeps its feedback, and sweeps when it starts.
     """
-    said, next_sweep = "", 0.0
+    said, next_sweep, next_find = "", 0.0, 0.0
+    found_until = clock.now() - LOOK_BACK
     while True:
         last = stop.is_set()
         try:
@@ -279,6 +284,12 @@ async def _build(builder: Pairs, trigger: Trigger, tasks: Sequence[str], stop: a
                         await builder.sweep(task)
                     await builder.catch_up(task, clock.now() - LOOK_BACK)
                     await trigger.consider(task)
+            if not last and time.monotonic() >= next_find:
+                next_find = time.monotonic() + FIND_S
+                looked = clock.now()
+                for task in tasks:
+                    await builder.find(task, found_until)
+                found_until = looked - FIND_OVERLAP
         except (StoreError, BrokerError) as error:
             if str(error) != said:
                 said = str(error)

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from ratchet.infra.kafka.publisher import KafkaPublisher
     from ratchet.infra.kafka.spooled import SpooledPublisher
     from ratchet.infra.keys import KeyFile, Keyring
+    from ratchet.infra.models.fleet import Fleet
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.infra.sinks.outbox import Outbox
     from ratchet.services.controller.controller import Controller
-    from ratchet.services.gateway.options import GatewayOptions
+    from ratchet.services.gateway.options import GatewayOptions, PoolOptions
     from ratchet.services.rules.placement import Placement
 
 
@@ -135,7 +136,20 @@ def placement(s: Settings) -> Placement:
     """Say where adapters lie: the same for the controller, which loads by it, and the gateway, which routes by it."""
     from ratchet.services.rules.placement import Placement
 
-    return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies)
+    pools = {pool.base_model: tuple(pool.urls) for pool in s.pools.values()}
+    return Placement(tuple(s.vllm), s.adapters_per_replica, s.adapter_copies, pools)
+
+
+def fleet(s: Settings) -> Fleet:
+    """Make a client of every model server of every pool, for managing adapters."""
+    from ratchet.infra.models.fleet import Fleet
+    from ratchet.infra.models.provider import Provider
+    from ratchet.infra.models.vllm import VllmClient
+
+    pools = s.pools.values()
+    ours = [*s.vllm, *(url for pool in pools if pool.kind == "vllm" for url in pool.urls)]
+    theirs = [Provider(pool.urls[0], pool.key) for pool in pools if pool.kind == "openai"]
+    return Fleet(VllmClient(ours), theirs)
 
 
 def gateway_options(s: Settings) -> GatewayOptions:
@@ -145,6 +159,10 @@ def gateway_options(s: Settings) -> GatewayOptions:
 
     return GatewayOptions(
         placement=placement(s),
+        pools={
+            pool.base_model: PoolOptions(urls=tuple(pool.urls), provider=pool.kind == "openai", api_key=pool.key)
+            for pool in s.pools.values()
+        },
         thresholds=Thresholds(**s.circuit.model_dump()),
         copies_wait=s.prioritises,
         upstream_timeout_s=s.upstream_timeout_s,
@@ -199,7 +217,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
     return Controller(
         store=at,
         publisher=to,
-        replicas=vllm(s),
+        replicas=fleet(s),
         placement=placement(s),
         tasks=s.tasks,
         clock=clock.now,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.consumers.rules.votes import Answer
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.trainers.dataset import Dataset, latest, make
 from ratchet.trainers.evaluation_set import EvaluationSet
 from ratchet.trainers.rules import dataset as rules
@@ -152,17 +152,15 @@ def _pairs(store: Store, task: str) -> tuple[list[Candidate], Counter[str]]:
 
 def _opinions(store: Store, task: str, recipe: Recipe, *, paired_too: bool) -> tuple[list[Candidate], Counter[str]]:
     """Answers that people labelled; those that a pair was made of only with ``paired_too``."""
-    opinions = [
-        Opinion(**(row | {"id": str(row["id"]), "inference_id": str(row["inference_id"])}))
-        for row in store.query("label_votes", task=task)
-    ]
+    opinions, paired = [], set()
+    for row in store.query("label_votes", task=task):
+        one = Opinion(str(row["id"]), row["at_us"], row["kind"], row["number"], row["user"], str(row["inference_id"]))
+        opinions.append(one)
+        if row["paired"]:
+            paired.add(one.inference_id)
     found = store.query("label_answers", task=task)
-    paired = {str(row["id"]) for row in found if row["paired"]}
-    answers = {
-        str(row["id"]): Answer(**({name: row[name] for name in row if name != "paired"} | {"id": str(row["id"])}))
-        for row in found
-    }
-    made, left_out = labelled(opinions, answers, recipe.pairing, recipe.policy)
+    answers = {str(row["id"]): Answer(**(row | {"id": str(row["id"])})) for row in found}
+    made, left_out = labelled(opinions, answers, recipe.pairing)
     if paired_too:
         return made, left_out
     unpaired = [one for one in made if one.id.removeprefix("label:") not in paired]

@@ -20,11 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
-from ratchet.consumers.rules.injections import injection, injection_in
+from ratchet.consumers.rules.pair_texts import answer_problem, failed, message_of, prompt_of, texts_problem
 from ratchet.consumers.rules.votes import Answer, Capped, Kind, Vote, split_of
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 
 Row = dict[str, Any]
 
@@ -42,6 +40,7 @@ class _Draft:
     answer: Answer | None = None
     confidence: float = 1.0
     extra_events: list[str] = field(default_factory=list)
+    weight: float = 1.0
 
     def _row(self, status: str, reason: str) -> Row:
         last = max(self.deciding or self.votes, key=_moment)
@@ -61,7 +60,7 @@ class _Draft:
             "rejected": "",
             "chosen_adapter": "",
             "rejected_adapter": "",
-            "weight": 1.0,
+            "weight": self.weight,
             "confidence": self.confidence,
             "votes": len(self.deciding),
             "event_ids": sorted({vote.id for vote in self.votes} | set(self.extra_events)),
@@ -78,8 +77,8 @@ class _Draft:
         assert self.answer is not None
         return self._row("built", "") | {
             "prompt": prompt_of(self.answer.request),
-            "chosen": _message(chosen),
-            "rejected": _message(rejected),
+            "chosen": message_of(chosen),
+            "rejected": message_of(rejected),
             "chosen_adapter": adapters[0],
             "rejected_adapter": adapters[1],
         }
@@ -110,7 +109,8 @@ def derive(votes: Iterable[Vote], answers: Mapping[str, Answer], capped: Capped,
         counted = _latest_by_user([vote for vote in group if (vote.user, target) not in capped])
         ids = {i for vote in group for i in (vote.inference_id, vote.compared_with) if i is not None}
         known = sum(1 for i in ids if i in answers)
-        draft = _Draft(target, group[0].kind, group, counted, len(group) + known)
+        kind = group[0].kind
+        draft = _Draft(target, kind, group, counted, len(group) + known, weight=policy.weight(kind))
         first = group[0]
         draft.answer = answers.get(first.inference_id or "")
         if draft.answer is not None:
@@ -148,7 +148,7 @@ def _correction(draft: _Draft, policy: PairingPolicy) -> Row:
         return draft.dropped("unknown_inference")
     correction = draft.deciding[-1].text
     draft.deciding = draft.deciding[-1:]
-    reason = _failed(answer) or _text_problem(correction, answer.content, answer.request, policy)
+    reason = failed(answer) or texts_problem(correction, answer.content, answer.request, policy)
     return draft.dropped(reason) if reason else draft.built(correction, answer.content, ("", answer.adapter))
 
 
@@ -175,7 +175,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
         return draft.dropped("different_prompt")
     if split_of(a, policy.holdout, policy.since_us) != split_of(b, policy.holdout, policy.since_us):
         return draft.dropped("cross_split")
-    reason = _failed(a) or _failed(b) or _text_problem(chosen.content, rejected.content, a.request, policy)
+    reason = failed(a) or failed(b) or texts_problem(chosen.content, rejected.content, a.request, policy)
     return draft.dropped(reason) if reason else _built(draft, chosen, rejected)
 
 
@@ -194,7 +194,7 @@ def _thumbs(drafts: list[_Draft], policy: PairingPolicy) -> list[Row]:
         up = sum(1 for vote in draft.deciding if vote.number)
         down = len(draft.deciding) - up
         draft.confidence = max(up, down) / len(draft.deciding)
-        reason = "tie" if up == down else _failed(draft.answer) or _answer_problem(draft.answer, policy)
+        reason = "tie" if up == down else answer_problem(draft.answer, policy)
         if reason:
             rows.append(draft.dropped(reason))
         else:
@@ -220,44 +220,3 @@ def _thumbs(drafts: list[_Draft], policy: PairingPolicy) -> list[Row]:
 def _built(draft: _Draft, chosen: Answer, rejected: Answer) -> Row:
     draft.answer = rejected
     return draft.built(chosen.content, rejected.content, (chosen.adapter, rejected.adapter))
-
-
-def _failed(answer: Answer) -> str | None:
-    return None if answer.status == "ok" else "failed_answer"
-
-
-def _text_problem(chosen: str, rejected: str, request: str, policy: PairingPolicy) -> str | None:
-    if chosen.strip() == rejected.strip():
-        return "identical"
-    return _length_problem(chosen, policy) or _length_problem(rejected, policy) or _instructs(request, chosen, rejected)
-
-
-def _answer_problem(answer: Answer, policy: PairingPolicy) -> str | None:
-    return _length_problem(answer.content, policy) or _instructs(answer.request, answer.content)
-
-
-def _length_problem(text: str, policy: PairingPolicy) -> str | None:
-    length = len(text.strip())
-    if length < policy.min_chars:
-        return "too_short"
-    return "too_long" if length > policy.max_chars else None
-
-
-def _instructs(request: str, *answers: str) -> str | None:
-    """On neither side: a model learns from what it is shown as much as from what it is to write."""
-    found = any(injection(text) for text in answers) or injection_in(orjson.loads(prompt_of(request)))
-    return "instruction_like" if found else None
-
-
-def prompt_of(request: str) -> str:
-    """The messages as the model saw them, as JSON; a bare prompt becomes one user message."""
-    value = orjson.loads(request)
-    messages = value.get("messages")
-    if messages is None:
-        prompt = value.get("prompt")
-        messages = [{"role": "user", "content": prompt[0] if isinstance(prompt, list) and prompt else prompt or ""}]
-    return orjson.dumps(messages).decode()
-
-
-def _message(content: str) -> str:
-    return orjson.dumps([{"role": "assistant", "content": content}]).decode()

@@ -54,8 +54,11 @@ class VllmClient:
         except httpx.HTTPError:
             return False
 
-    def models(self) -> dict[str, dict[str, str]]:
+    def models(self, on: Collection[str] | None = None) -> dict[str, dict[str, str]]:
         """List what each replica serves.
+
+        Args:
+            on: the addresses of the replicas that are asked; None: all of them.
 
         Returns:
             For each replica's address, the path behind each model's or adapter's name.
@@ -63,7 +66,7 @@ class VllmClient:
         Raises:
             ModelError: a replica is away or answers with an error.
         """
-        return {url: self._served(url) for url in self._urls}
+        return {url: self._served(url) for url in (self._urls if on is None else on)}
 
     def everywhere(self) -> set[str]:
         """Name the models and adapters that every replica serves.

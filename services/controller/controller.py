@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
 from ratchet.consumers.calibration import Questions
@@ -118,7 +118,7 @@ class Controller:
         What the replicas of an adapter confirmed is remembered: nothing else starts or advances.
         """
         needs = self._needs()
-        places = self._placement.of(frozenset().union(*needs.values()))
+        places = self._places(frozenset().union(*needs.values()))
         for task, names in needs.items():
             try:
                 here = {name: places[name] for name in names}
@@ -131,6 +131,10 @@ class Controller:
             self._resident[task] = names
             if loaded:
                 log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
+
+    def _places(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
+        known = self._adapters
+        return self._placement.of(names, {name: known[name].base_model for name in names if name in known})
 
     def _needs(self) -> dict[str, frozenset[str]]:
         tasks = {*self._tasks, *self.states}
@@ -201,7 +205,7 @@ class Controller:
         state, policy = self.states.get(asked.task), self._policy(asked.task)
         table = follow(asked, state, policy, self._adapters, now, self._new_id)
         if table.action == "start" and table.candidate:
-            places = self._placement.of(frozenset([table.candidate]).union(*self._needs().values()))
+            places = self._places(frozenset([table.candidate]).union(*self._needs().values()))
             here = {table.candidate: places[table.candidate]}
             try:
                 await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters))

@@ -12,10 +12,10 @@ from ratchet.services.rules.rollout import UNDER_WAY, can_supersede, next_candid
 
 
 class ReplicaAdapters(Protocol):
-    """The part of the vLLM client that is needed here; its calls block."""
+    """The part of the model servers' client that is needed here; its calls block."""
 
-    def models(self) -> Mapping[str, Mapping[str, str]]:
-        """What each replica serves, by address; ModelError when one is away."""
+    def models(self, on: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """What each of these replicas serves, by address; ModelError when one is away."""
         ...
 
     def load_adapter(self, name: str, path: str, on: Collection[str]) -> None:
@@ -53,18 +53,27 @@ def ensure(
     """
     if not places:
         return []
-    lacking = _lacking(replicas.models(), places)
+    lacking = _lacking(replicas, places, registry)
     for name in lacking:
         adapter = registry.get(name)
         if adapter is None:
             raise ModelError(f"{name} is routed to, but the registry has no manifest that says where it lies")
+        if adapter.served_as:
+            raise ModelError(f"{name} is {adapter.served_as} at its provider, which does not serve it (any more)")
         replicas.load_adapter(name, adapter.path, places[name])
-    if lacking and (still := _lacking(replicas.models(), {name: places[name] for name in lacking})):
+    if lacking and (still := _lacking(replicas, {name: places[name] for name in lacking}, registry)):
         raise ModelError(f"loaded, yet not served by every replica: {', '.join(still)}")
     return lacking
 
 
-def _lacking(served: Mapping[str, Mapping[str, str]], places: Mapping[str, Collection[str]]) -> list[str]:
-    if not served:
-        raise ModelError("no vLLM replica answers")
-    return sorted(name for name, urls in places.items() if any(name not in served[url] for url in urls))
+def _lacking(
+    replicas: ReplicaAdapters, places: Mapping[str, Collection[str]], registry: Mapping[str, Adapter]
+) -> list[str]:
+    """Name the adapters that some replica of theirs does not serve; only those replicas are asked."""
+    served = replicas.models(sorted({url for urls in places.values() for url in urls}))
+
+    def called(name: str) -> str:
+        adapter = registry.get(name)
+        return (adapter.served_as if adapter else "") or name
+
+    return sorted(name for name, urls in places.items() if any(called(name) not in served[url] for url in urls))

@@ -31,12 +31,12 @@ from ratchet.services.gateway.http import (
 )
 from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
 from ratchet.services.gateway.mirror import Mirror
+from ratchet.services.gateway.pools import Servers
 from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.ready import Readiness
 from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.gateway.traces import TraceDesk
-from ratchet.services.gateway.upstream import Upstreams
 from ratchet.services.rules.admission import ANYONE, Caller
 from ratchet.services.rules.routing import choose, sticky_key
 
@@ -54,7 +54,7 @@ class Gateway:
         self,
         tasks: Mapping[str, TaskPolicy],
         routes: RoutingTables,
-        upstreams: Upstreams,
+        upstreams: Servers,
         emitter: Emitter,
         mirror: Mirror,
         proxy: Proxy,

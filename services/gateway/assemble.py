@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from ratchet.infra import clock
 from ratchet.infra.kafka.publisher import Publisher
@@ -15,9 +16,11 @@ from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.feedback import FeedbackDesk
+from ratchet.services.gateway.manifests import Manifests
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.options import GatewayOptions
+from ratchet.services.gateway.pools import Pools, PoolServers, Servers, base_of
 from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.ready import Checks, Readiness
 from ratchet.services.gateway.recent import Origins, Recent
@@ -37,6 +40,7 @@ def create_app(
     publisher: Publisher,
     routes: RoutingTables,
     *,
+    manifests: Manifests | None = None,
     keys: Keyring | None = None,
     needed: Checks | None = None,
     wanted: Checks | None = None,
@@ -54,6 +58,7 @@ def create_app(
         upstreams: the model servers' addresses, without ``/v1``.
         publisher: takes every event; flushed when the app ends, closed by its owner.
         routes: the routing tables, kept current by their owner.
+        manifests: which base model each adapter belongs to, kept current by their owner; needed with several pools.
         keys: who may do what; None, or none ever created: everyone may do everything.
         needed: what ``/readyz`` asks besides the model servers, by the name of what is missing; answers at once.
         wanted: what it names as away without saying that the gateway is not ready.
@@ -67,24 +72,38 @@ def create_app(
     emitter = Emitter(
         publisher, metrics, EventRedactor(tasks, options.redaction_salt, metrics), PriceList(options.prices, tasks)
     )
-    sources = Sources(now, new_id, monotonic, base_model)
+    manifests = manifests or Manifests()
+    base = base_of(manifests, base_model)
+    sources = Sources(now, new_id, monotonic, base_model, base)
 
     def preference(model: str) -> Sequence[str] | None:
         adapters = routes.adapters
+        if options.pools:
+            adapters = frozenset(name for name in adapters if base(name) not in options.pools)
         if options.placement is None or not options.placement.spread(adapters) or model not in adapters:
             return None
         return ranking(model, options.placement.replicas)
 
-    servers = Upstreams(
-        upstreams,
-        timeout_s=options.upstream_timeout_s,
-        monotonic=monotonic,
-        thresholds=options.thresholds,
-        preference=preference,
-        poll_s=options.poll_s,
-        on_retry=metrics.retries.inc,
-        on_change=lambda replica, state: metrics.transitions.labels(replica, state).inc(),
-    )
+    def pool(urls: Sequence[str], **more: Any) -> Upstreams:
+        return Upstreams(
+            urls,
+            timeout_s=options.upstream_timeout_s,
+            monotonic=monotonic,
+            thresholds=options.thresholds,
+            on_retry=metrics.retries.inc,
+            on_change=lambda replica, state: metrics.transitions.labels(replica, state).inc(),
+            **more,
+        )
+
+    first = pool(upstreams, preference=preference, poll_s=options.poll_s)
+    others = {
+        name: PoolServers(
+            pool(one.urls, poll_s=options.provider_poll_s if one.provider else options.poll_s, api_key=one.api_key),
+            one.provider,
+        )
+        for name, one in options.pools.items()
+    }
+    servers: Servers = Pools(first, others, manifests) if others else first
     metrics.watch(servers.replicas)
 
     def mirrored(task: str, rollout_id: str) -> bool:

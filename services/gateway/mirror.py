@@ -15,8 +15,9 @@ from ratchet.services.gateway.answers import read_answer
 from ratchet.services.gateway.asks import Ask, mirrored_body
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.metrics import Metrics
+from ratchet.services.gateway.pools import Servers
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, shadow_event
-from ratchet.services.gateway.upstream import Unavailable, UpstreamFailure, Upstreams
+from ratchet.services.gateway.upstream import Unavailable, UpstreamFailure
 from ratchet.services.rules.routing import Leg
 
 
@@ -25,7 +26,7 @@ class Mirror:
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        upstreams: Servers,
         emitter: Emitter,
         metrics: Metrics,
         sources: Sources,

@@ -12,11 +12,28 @@ from ratchet.services.rules.placement import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """A pool of model servers beside the first.
+
+    Args:
+        urls: their addresses, without ``/v1``.
+        provider: it is a provider's, which serves what it trained under names of its own.
+        api_key: sent as a bearer token.
+    """
+
+    urls: tuple[str, ...]
+    provider: bool = False
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
     """How a gateway behaves; the defaults suit one model server on the same machine."""
 
     placement: Placement | None = None
     """Which model servers have which adapter, by their addresses; None: all have all."""
+    pools: Mapping[str, PoolOptions] = field(default_factory=lambda: MappingProxyType({}))
+    """The other pools, by their base model."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """When a model server is left alone."""
     copies_wait: bool = False
@@ -25,6 +42,8 @@ class GatewayOptions:
     """The longest silence of a model server."""
     poll_s: float = 2.0
     """Seconds between looks at the model servers."""
+    provider_poll_s: float = 60.0
+    """Likewise at a provider, who counts requests."""
     mirror_concurrency: int = 2
     """Copies that run at once."""
     mirror_waiting: int = 256

@@ -25,9 +25,10 @@ from ratchet.services.gateway.errors import error_body, model_not_found
 from ratchet.services.gateway.http import Line, Pairs, Receive, Send, send_bytes, send_json
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
+from ratchet.services.gateway.pools import Servers
 from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, inference_event
-from ratchet.services.gateway.upstream import UpstreamFailure, UpstreamRefusal, Upstreams
+from ratchet.services.gateway.upstream import UpstreamFailure, UpstreamRefusal
 from ratchet.services.rules.routing import Leg, Route
 
 _STREAM = b"text/event-stream; charset=utf-8"
@@ -63,7 +64,7 @@ class Proxy:
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        upstreams: Servers,
         emitter: Emitter,
         mirror: Mirror,
         metrics: Metrics,

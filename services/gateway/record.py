@@ -20,12 +20,13 @@ _MAX_ERROR = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where time and ids come from, and the base model's served name."""
+    """Where time and ids come from, the base model's served name, and which base model an adapter belongs to."""
 
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
     base_model: str
+    base_of: Callable[[str], str]
 
     def served_name(self, adapter: str) -> str:
         """The name that the model server knows an adapter by."""
@@ -76,7 +77,7 @@ def inference_event(
         adapter=attempt.leg.adapter,
         stage=attempt.leg.stage,
         rollout_id=route.rollout_id,
-        base_model=sources.base_model,
+        base_model=sources.base_of(attempt.leg.adapter),
         request=ask.request,
         response=answer.response,
         status=status,
@@ -113,7 +114,7 @@ def shadow_event(
         adapter=attempt.leg.adapter,
         rollout_id=rollout_id,
         inference_id=inference_id,
-        base_model=sources.base_model,
+        base_model=sources.base_of(attempt.leg.adapter),
         request=ask.request,
         response=answer.response,
         status=status,

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -18,8 +19,9 @@ from ratchet.infra.kafka.tail import Tail
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.errors import BrokerError, StartError
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.schemas.topics import ROLLOUT
+from ratchet.schemas.topics import ADAPTER, ROLLOUT
 from ratchet.services.gateway.assemble import create_app
+from ratchet.services.gateway.manifests import Manifests
 from ratchet.services.gateway.options import GatewayOptions
 from ratchet.services.gateway.patience import patient
 from ratchet.services.gateway.routes import RoutingTables
@@ -58,15 +60,19 @@ def serve(
         options: the operator's choices.
     """
     routes = RoutingTables()
-    tail = Tail(bootstrap, ROLLOUT, routes.apply)
+    manifests = Manifests()
+    tails = {"routing tables": Tail(bootstrap, ROLLOUT, routes.apply)}
+    if options.pools:
+        tails["adapter manifests"] = Tail(bootstrap, ADAPTER, manifests.apply)
     app = create_app(
         tasks,
         base_model,
         upstreams,
         publisher,
         routes,
+        manifests=manifests,
         keys=keys,
-        needed={"routing tables": lambda: tail.caught_up(0.0), "spool": accepts},
+        needed={name: partial(tail.caught_up, 0.0) for name, tail in tails.items()} | {"spool": accepts},
         wanted={"broker": lambda: broker_answers(bootstrap)},
         spool=spool,
         options=options,
@@ -85,7 +91,8 @@ def serve(
     )
     # uvicorn raises the signal again once it is done: by then there is nothing left to interrupt.
     before = signal.signal(signal.SIGTERM, _leave)
-    tail.start()
+    for tail in tails.values():
+        tail.start()
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -93,7 +100,8 @@ def serve(
     finally:
         signal.signal(signal.SIGTERM, before)
         listener.close()
-        tail.close()
+        for tail in tails.values():
+            tail.close()
         publisher.close()
 
 

@@ -65,6 +65,7 @@ class Upstreams:
         jitter: Callable[[], float] = random.random,
         preference: Callable[[str], Sequence[str] | None] = lambda _model: None,
         poll_s: float = 2.0,
+        api_key: str | None = None,
         on_retry: Callable[[], None] = lambda: None,
         on_change: Callable[[str, State], None] = lambda _replica, _state: None,
     ) -> None:
@@ -78,6 +79,7 @@ class Upstreams:
             jitter: draws a number from 0 to 1 for each cool-down.
             preference: the order in which replicas are preferred for a model; None: they are all the same to it.
             poll_s: seconds between two looks at each replica's ``/v1/models``.
+            api_key: sent to them as a bearer token.
             on_retry: called for each request that is sent again.
             on_change: told a replica's name and its circuit's new state.
         """
@@ -86,6 +88,7 @@ class Upstreams:
         )
         self._timeout_s = timeout_s
         self._poll_s = poll_s
+        self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key else {})
         self._on_retry = on_retry
         self._http: HttpClient | None = None
         self._poller: asyncio.Task[None] | None = None
@@ -98,7 +101,7 @@ class Upstreams:
     async def start(self) -> None:
         """Open the client and begin to watch the replicas."""
         # No limit of connections: the servers queue, and a limit here would hide that from the latency.
-        self._http = HttpClient(connect_s=_CONNECT_S, silence_s=self._timeout_s, headers=_HEADERS)
+        self._http = HttpClient(connect_s=_CONNECT_S, silence_s=self._timeout_s, headers=self._headers)
         self._poller = asyncio.create_task(self._watch())
 
     async def close(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ratchet.schemas.events import Rollout
@@ -24,27 +24,40 @@ SPARE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where adapters lie.
+    """Where adapters lie: each where its base model is.
 
     Args:
-        replicas: their addresses.
-        per_replica: adapters that one replica holds; None: all of them, whatever their number.
+        replicas: the addresses of the first pool, which serves every base model that no other one does.
+        per_replica: adapters that one of them holds; None: all of them, whatever their number.
         copies: replicas that have an adapter when they do not all have it.
+        pools: the addresses of the other pools, by their base model; every replica there has all its adapters.
     """
 
     replicas: tuple[str, ...]
     per_replica: int | None = None
     copies: int = 2
+    pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def spread(self, adapters: Collection[str]) -> bool:
-        """Say whether these adapters are too many for one replica, so that each lies on some only."""
+        """Say whether these adapters of the first pool are too many for one replica, so that each lies on some only."""
         return self.per_replica is not None and len(adapters) > self.per_replica
 
-    def of(self, adapters: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """The replicas of each adapter, preferred ones first where they do not all have it."""
-        if not self.spread(adapters):
-            return dict.fromkeys(adapters, self.replicas)
-        return {adapter: ranking(adapter, self.replicas)[: self.copies] for adapter in adapters}
+    def of(self, adapters: Collection[str], bases: Mapping[str, str] | None = None) -> dict[str, tuple[str, ...]]:
+        """The replicas of each adapter, preferred ones first where they do not all have it.
+
+        Args:
+            adapters: names.
+            bases: their base models; one that is not named is in the first pool.
+        """
+        elsewhere = {
+            adapter: self.pools[base]
+            for adapter in adapters
+            if (base := (bases or {}).get(adapter)) is not None and base in self.pools
+        }
+        here = [adapter for adapter in adapters if adapter not in elsewhere]
+        if not self.spread(here):
+            return elsewhere | dict.fromkeys(here, self.replicas)
+        return elsewhere | {adapter: ranking(adapter, self.replicas)[: self.copies] for adapter in here}
 
 
 @lru_cache(maxsize=4096)

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ratchet.consumers.rules.pairing import prompt_of
+from ratchet.consumers.rules.pair_texts import prompt_of
 from ratchet.consumers.rules.votes import Answer, split_of
-from ratchet.schemas.dataset_policy import DatasetPolicy
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.trainers.rules.dataset import Candidate, messages_of
 
 OpinionKind = Literal["thumb", "outcome", "rating"]
@@ -34,15 +33,14 @@ class Opinion:
 
 
 def labelled(
-    opinions: Iterable[Opinion], answers: Mapping[str, Answer], pairing: PairingPolicy, policy: DatasetPolicy
+    opinions: Iterable[Opinion], answers: Mapping[str, Answer], policy: PairingPolicy
 ) -> tuple[list[Candidate], Counter[str]]:
     """Label answers by what people said of them.
 
     Args:
         opinions: any order, repeats allowed.
         answers: the inferences they name, by id.
-        pairing: how the held-out side is chosen.
-        policy: from where on a rating says good or bad.
+        policy: how the held-out side is chosen, and from where on a rating says good or bad.
 
     Returns:
         Rows of the kind ``kto``, and how many answers gave none, by reason: ``unknown_inference``, ``middling``
@@ -54,7 +52,7 @@ def labelled(
     made: list[Candidate] = []
     left_out: Counter[str] = Counter()
     for inference_id, group in sorted(about.items()):
-        found = _labelled(answers.get(inference_id), list(group.values()), pairing, policy)
+        found = _labelled(answers.get(inference_id), list(group.values()), policy)
         if isinstance(found, str):
             left_out[found] += 1
         else:
@@ -69,9 +67,7 @@ def good_alone(one: Candidate) -> Candidate:
     return Candidate(row, one.conversation_id, one.source, one.holdout, one.user)
 
 
-def _labelled(
-    answer: Answer | None, opinions: list[Opinion], pairing: PairingPolicy, policy: DatasetPolicy
-) -> Candidate | str:
+def _labelled(answer: Answer | None, opinions: list[Opinion], policy: PairingPolicy) -> Candidate | str:
     if answer is None:
         return "unknown_inference"
     says = [(one, said) for one in _latest(opinions) if (said := _says(one, policy)) is not None]
@@ -100,11 +96,11 @@ def _labelled(
         "conversation_id": conversation,
         "event_ids": sorted(one.id for one in opinions),
     }
-    held = split_of(answer, pairing.holdout, pairing.since_us) == "holdout"
+    held = split_of(answer, policy.holdout, policy.since_us) == "holdout"
     return Candidate(row, conversation, source, held, max(deciding, key=_moment).user)
 
 
-def _says(one: Opinion, policy: DatasetPolicy) -> bool | None:
+def _says(one: Opinion, policy: PairingPolicy) -> bool | None:
     if one.kind != "rating":
         return one.number > 0.5
     if one.number >= policy.good_rating:

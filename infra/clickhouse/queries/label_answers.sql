@@ -1,18 +1,5 @@
--- Which answers of a task does any thumb, rating or outcome name, and which of them is a pair made of already?
-SELECT
-    id,
-    toUnixTimestamp64Micro(at) AS at_us,
-    prompt_hash,
-    conversation_id,
-    adapter,
-    status,
-    content,
-    request,
-    concat('thumb:', toString(id)) IN
-    (
-        SELECT pair_id FROM ratchet.pairs
-        WHERE task = {task:String} AND source = 'thumb' AND status IN ('built', 'merged')
-    ) AS paired
+-- Which answers of a task does any thumb, rating or outcome name?
+SELECT id, toUnixTimestamp64Micro(at) AS at_us, prompt_hash, conversation_id, adapter, status, content, request
 FROM ratchet.inferences_log
 WHERE task = {task:String}
   AND id IN

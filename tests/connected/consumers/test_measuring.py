@@ -16,7 +16,8 @@ from ratchet.schemas.checks import RequiredFieldsCheck
 from ratchet.schemas.events import Feedback, Inference, Request, Response, Score
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.judging import JudgePolicy
-from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 
 

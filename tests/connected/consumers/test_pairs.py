@@ -13,7 +13,8 @@ from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.schemas.events import Event, Feedback, Inference, Request, Response
 from ratchet.schemas.ids import uuid7
-from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 
 START_MS = 1_790_000_000_000

@@ -13,7 +13,8 @@ from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.events import Alert, Rollout, Training
 from ratchet.schemas.ids import derived_id
-from ratchet.schemas.policies import RetrainingPolicy, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.retraining_policy import RetrainingPolicy
 from ratchet.schemas.rows import instant, row
 
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
@@ -31,9 +32,11 @@ class Loop:
         self.publisher = MemoryPublisher()
         self.trigger = self.restarted()
 
-    def restarted(self) -> Trigger:
-        """A trigger that knows only what the store knows."""
-        return Trigger(self.store, self.publisher, {self.task: POLICY}, lambda: self.now)
+    def restarted(self, **changed: Any) -> Trigger:
+        """A trigger that knows only what the store knows; with another policy where a field is given."""
+        retraining = RetrainingPolicy.model_validate(POLICY.retraining.model_dump() | changed)
+        policy = POLICY.model_copy(update={"retraining": retraining})
+        return Trigger(self.store, self.publisher, {self.task: policy}, lambda: self.now)
 
     def add_pairs(self, first: int, n: int, **more: Any) -> None:
         """Write built pairs of the train split."""
@@ -258,4 +261,44 @@ async def test_alerts_that_training_cannot_answer_ask_for_none(loop: Loop) -> No
     (refusal,) = loop.ingest()
     assert (refusal.trigger, refusal.alert_id) == ("pairs", None)
     loop.alert("topics moved", adapter=V2, kind="drift", severity="warning", evidence={"metric": "prompt_topics"})
+    assert await loop.code() == "train"
+
+
+async def test_a_scheduled_time_asks_once(loop: Loop) -> None:
+    """It is refused aloud once, also over a restart, and again at the next time; with enough new pairs it trains."""
+    noon = {"schedule": "0 12 * * *", "schedule_min_pairs": 2, "schedule_grace_s": 3600.0}
+    loop.trigger = loop.restarted(**noon)
+    loop.add_pairs(0, 1)
+    for _ in range(2):
+        assert await loop.code() == "too_few_pairs"
+        loop.ingest()
+        loop.trigger = loop.restarted(**noon)
+    assert [(event.state, event.trigger) for event in loop.ingest()] == [("declined", "schedule")]
+    loop.now += timedelta(hours=2)
+    loop.add_pairs(1, 1)
+    assert await loop.code() == "too_few_pairs", "the grace is over"
+    loop.now += timedelta(hours=22)
+    assert await loop.code() == "train"
+    assert [event.trigger for event in loop.ingest()] == ["schedule", "pairs", "schedule"]
+    assert "scheduled for 2026-10-06T12:00:00+00:00" in loop.ingest()[-1].reason
+
+
+async def test_a_budget_counts_what_ran_in_thirty_days(loop: Loop) -> None:
+    """Failed runs and runs by hand are spent, too; what is older is not; a run's own cost goes before a price."""
+    limits = {"budget": {"hours": 3.0, "usd": 100.0, "usd_per_hour": 2.0}, "cooldown_s": 0.0}
+    loop.trigger = loop.restarted(**limits)
+    for name, hours, more in (("a", 1.25, {}), ("b", 1.0, {"metrics": {"cost_usd": 97.0}})):
+        job = derived_id(1, loop.task, name)
+        loop.job(job, "started", trigger="manual")
+        loop.now += timedelta(hours=hours)
+        loop.job(job, "failed", **more)
+    loop.add_pairs(0, 5)
+    assert await loop.code() == "budget"
+    assert "2.25 of the budget's 3 hours in 30 days and the next may take 1.125" in loop.ingest()[-1].reason
+    loop.trigger = loop.restarted(**limits | {"budget": {"usd": 100.0, "usd_per_hour": 2.0}})
+    decision = await loop.trigger.consider(loop.task)
+    assert decision is not None
+    assert "99.5 of the budget's 100 dollars in 30 days and the next may take 49.75" in decision.reason
+    loop.now += timedelta(days=31)
+    loop.trigger = loop.restarted(**limits)
     assert await loop.code() == "train"

@@ -46,7 +46,7 @@ EVERY = timedelta(seconds=100)
 class Loop:
     """A controller whose tables are stored and come back, as through Kafka."""
 
-    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None, per_replica: int | None = None) -> None:
+    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None, placement: Any = None) -> None:
         self.traffic, self.replicas = traffic, replicas
         self.now: datetime = traffic.start
         self.publisher = MemoryPublisher()
@@ -54,7 +54,7 @@ class Loop:
             store=store or traffic.store,
             publisher=self.publisher,
             replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
-            placement=Placement(tuple(replica.url for replica in replicas), per_replica),
+            placement=placement or Placement(tuple(replica.url for replica in replicas)),
             tasks={traffic.task: POLICY},
             clock=lambda: self.now,
             new_id=lambda: traffic.new_id(self.now),
@@ -209,7 +209,7 @@ async def test_a_restarted_replica_gets_its_adapters_back(traffic: Any, replicas
 async def test_adapters_that_are_too_many_lie_on_their_own_replicas(traffic: Any, replicas: list[Any]) -> None:
     """The second adapter is one too many for each replica: it is loaded on its two of three, and rolled out."""
     replicas.append(type(replicas[0])())
-    loop = Loop(traffic, replicas, per_replica=1)
+    loop = Loop(traffic, replicas, placement=Placement(tuple(replica.url for replica in replicas), 1))
     first = await loop.begin(1)
     assert all(replica.loads == [first.candidate] for replica in replicas)
     loop.asks("promote", full=True)
@@ -275,6 +275,30 @@ async def test_an_instruction_given_while_no_controller_ran_is_followed(traffic:
     restarted.asks("abort")
     (table,) = await restarted.tick()
     assert (table.action, table.actor) == ("abort", "ada")
+
+
+async def test_adapters_of_two_base_models_are_loaded_each_where_its_own_is(traffic: Any, replicas: list[Any]) -> None:
+    """A candidate on the next base model goes to that pool alone; a provider's must be there, and is not loaded."""
+    here, there = replicas
+    loop = Loop(traffic, [here, there], placement=Placement((here.url,), pools={"next": (there.url,)}))
+    first = await loop.begin()
+    (loaded,) = here.loads
+    assert (loaded, there.loads) == (first.candidate, [])
+    loop.asks("abort")
+    await loop.tick()
+    second = traffic.adapter(2, loop.now).model_copy(update={"base_model": "next"})
+    loop.controller.receive(second)
+    (table,) = await loop.tick()
+    assert table.candidate == second.name
+    assert (here.loads, there.loads) == ([first.candidate], [second.name])
+    loop.asks("abort")
+    await loop.tick()
+    third = traffic.adapter(3, loop.now).model_copy(update={"base_model": "next", "served_as": "ft:next:1"})
+    loop.controller.receive(third)
+    assert await loop.tick() == [], "its provider does not serve it"
+    there.adapters["ft:next:1"] = "ft:next:1"
+    (table,) = await loop.tick()
+    assert (table.candidate, there.loads) == (third.name, [second.name])
 
 
 class Away:

@@ -26,7 +26,7 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.schemas.decoding import EVENTS, parse
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Event
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.publish import HERE
 from ratchet.services.cli.main import app
 from ratchet.trainers.building import build

@@ -38,7 +38,7 @@ from ratchet.infra.kafka.dead import read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.schemas.decoding import EVENTS, parse
 from ratchet.schemas.events import Event
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.publish import HERE
 from ratchet.schemas.topics import FEEDBACK, INFERENCE, SCORE
 from ratchet.services import wiring

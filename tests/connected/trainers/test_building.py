@@ -15,7 +15,8 @@ from ratchet.infra.clock import new_id
 from ratchet.infra.settings import Settings
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Feedback, Inference
-from ratchet.schemas.policies import PairingPolicy, TaskPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 from ratchet.services.datasets import build_dataset, import_dataset
 from ratchet.trainers.building import Recipe, build

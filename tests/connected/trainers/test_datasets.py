@@ -16,7 +16,7 @@ from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Event
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.rows import row
 from ratchet.services.importing import jsonl
 from ratchet.services.importing.records import load_map

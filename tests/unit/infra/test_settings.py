@@ -243,3 +243,37 @@ def test_judges_by_name_and_the_file_of_before(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("RATCHET_JUDGE__URL", "http://j")
     with pytest.raises(SettingsError, match=r"RATCHET_JUDGE__URL: no such setting; allowed: .*RATCHET_JUDGES"):
         load(write(tmp_path, ""))
+
+
+POOL = {"urls": ["http://next:8000/v1"], "base_model": "next", "base_model_path": "models/next"}
+
+
+def test_a_pool_has_addresses_and_a_base_model_of_its_own(tmp_path: Path) -> None:
+    """Paths are relative to the file; a key is read from the environment and shown nowhere."""
+    file = tmp_path / "ratchet.toml"
+    file.write_text(
+        '[pools.next]\nurls = ["http://next:8000/v1"]\nbase_model = "next"\nbase_model_path = "models/next"\n'
+    )
+    pool = load(file).pools["next"]
+    assert (pool.urls, pool.base_model_path, pool.key) == (["http://next:8000"], tmp_path / "models" / "next", None)
+
+
+@pytest.mark.parametrize(
+    ("pools", "said"),
+    [
+        ({"next": POOL | {"base_model": "smollm2-135m-instruct"}}, "pools.next.base_model: 'smollm2-135m-instruct' is"),
+        ({"next": POOL, "other": POOL}, "pools.other.base_model: 'next' is pools.next's"),
+        ({"next": POOL | {"urls": ["http://u:hunter2@/"]}}, "'http:///'; allowed: http://host"),
+        ({"next": POOL | {"urls": []}}, "at least 1 item"),
+        ({"far": {"kind": "openai", "urls": ["https://a", "https://b"], "base_model": "b"}}, "2 urls; allowed: one"),
+        ({"far": POOL | {"kind": "openai"}}, "a provider has no folder to train on"),
+        ({"far": POOL | {"api_key": "two words"}}, "printable ASCII without spaces"),
+    ],
+)
+def test_a_wrong_pool_is_named(pools: dict[str, object], said: str) -> None:
+    """The field and what is allowed, without a password or key."""
+    with pytest.raises(SettingsError) as caught:
+        load(pools=pools)
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "two words" not in str(caught.value)

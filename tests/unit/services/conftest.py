@@ -32,6 +32,8 @@ class ModelServer:
     faults: dict[str, int | str | list[int | str]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     words: tuple[str, ...] = ("All", " is", " well")
+    keys: list[str] = field(default_factory=list)
+    """The authorization of each request, whatever it asked for."""
     gate: asyncio.Event | None = None
     """Set: every answer after a stream's first word waits for it."""
     url: str = ""
@@ -48,6 +50,7 @@ class ModelServer:
         return app
 
     async def list_models(self, request: web.Request) -> web.Response:
+        self.keys.append(request.headers.get("authorization", ""))
         if self.away:
             return web.json_response({}, status=503)
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
@@ -55,6 +58,7 @@ class ModelServer:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.keys.append(request.headers.get("authorization", ""))
         fault = self.faults.get(body["model"])
         if isinstance(fault, list):
             fault = fault.pop(0) if fault else None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ratchet.consumers.rules.pairing import Row, derive
 from ratchet.consumers.rules.votes import Answer, Vote, over_cap, split_of
 from ratchet.schemas.ids import uuid7
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 
 POLICY = PairingPolicy(holdout=0, max_pairs_per_user=50)
 

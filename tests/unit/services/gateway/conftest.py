@@ -6,9 +6,10 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
@@ -22,7 +23,7 @@ from ratchet.schemas.events import Event, Rollout
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.assemble import create_app
-from ratchet.services.gateway.options import GatewayOptions
+from ratchet.services.gateway.options import GatewayOptions, PoolOptions
 from ratchet.services.gateway.routes import RoutingTables
 
 E = TypeVar("E", bound=Event)
@@ -107,6 +108,7 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
     """Start gateways with arguments of the caller's own; all stop at the end.
 
     ``others`` are more model servers beside ``peer``; ``place`` makes the placement of their addresses.
+    ``elsewhere`` are those of other pools, by their base model; ``providers`` names the pools that are providers'.
     """
     running: list[tuple[threading.Thread, Callable[[], None]]] = []
 
@@ -114,6 +116,8 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
         peer: Any = None,
         upstreams: list[str] | None = None,
         others: Sequence[Any] = (),
+        elsewhere: Mapping[str, Any] = MappingProxyType({}),
+        providers: Mapping[str, str] = MappingProxyType({}),
         **arguments: Any,
     ) -> World:
         peer = peer or model_server()
@@ -125,7 +129,7 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
 
         async def main() -> None:
             runners = []
-            for server in (*others, peer):
+            for server in (*others, peer, *elsewhere.values()):
                 runners.append(web.AppRunner(server.app(), handler_cancellation=True, shutdown_timeout=0.1))
                 await runners[-1].setup()
                 site = web.TCPSite(runners[-1], "127.0.0.1", 0)
@@ -135,6 +139,10 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
             urls = [*(upstreams or []), *(server.url for server in (*others, peer))]
             if place := arguments.pop("place", None):
                 arguments["placement"] = place(tuple(urls))
+            arguments["pools"] = {
+                base: PoolOptions(urls=(server.url,), provider=base in providers, api_key=providers.get(base))
+                for base, server in elsewhere.items()
+            }
             chosen = {name: arguments.pop(name) for name in OPTIONS & arguments.keys()}
             publisher = arguments.pop("publisher", None) or MemoryPublisher()
             routes = RoutingTables()

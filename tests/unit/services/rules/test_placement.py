@@ -104,3 +104,13 @@ def test_residents_are_what_a_flip_may_need() -> None:
     }  # fmt: skip
     assert residents(Rollout(**body)) == {"t@v1-aaaaaaaa", "t@v2-bbbbbbbb"}
     assert residents(Rollout(**body | {"status": "aborted"})) == {"t@v1-aaaaaaaa"}
+
+
+def test_an_adapter_lies_where_its_base_model_is() -> None:
+    """Another pool has all of its own; only the first pool's adapters count against what a replica holds."""
+    placement = Placement(("a", "b", "c"), per_replica=1, pools={"next": ("x", "y")})
+    places = placement.of(["old", "new"], {"old": "tiny", "new": "next"})
+    assert places == {"old": ("a", "b", "c"), "new": ("x", "y")}
+    spread = placement.of(["old", "older", "new"], {"new": "next"})
+    assert {len(spread["old"]), len(spread["older"])} == {2}
+    assert spread["new"] == ("x", "y")

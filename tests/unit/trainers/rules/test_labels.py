@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.consumers.rules.votes import Answer, split_of, time_cut
-from ratchet.schemas.dataset_policy import DatasetPolicy
-from ratchet.schemas.policies import PairingPolicy
+from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.rows import canonical
 from ratchet.trainers.rules.labels import Opinion, good_alone, labelled
 
 REQUEST = canonical({"messages": [{"role": "user", "content": "why"}]})
-POLICY, PAIRING = DatasetPolicy(), PairingPolicy()
+POLICY = PairingPolicy()
 
 
 def answer(id: str = "a", **changes: Any) -> Answer:
@@ -29,7 +28,7 @@ def opinion(number: float, kind: str = "thumb", user: str = "u", at_us: int = 1)
 def test_the_majority_decides_and_a_users_last_word_counts() -> None:
     """Two against one, of whom one changed their mind."""
     said = [opinion(0, user="u", at_us=1), opinion(1, user="u", at_us=2), opinion(1, user="v"), opinion(0, user="w")]
-    (made,), left_out = labelled(said, {"a": answer()}, PAIRING, POLICY)
+    (made,), left_out = labelled(said, {"a": answer()}, POLICY)
     assert (made.row["label"], made.row["confidence"], made.source, made.user) == (True, 2 / 3, "thumb", "u")
     assert made.row["event_ids"] == sorted(one.id for one in said)
     assert not left_out
@@ -40,19 +39,19 @@ def test_the_majority_decides_and_a_users_last_word_counts() -> None:
 def test_what_says_neither_is_counted() -> None:
     """Ties, ratings in the middle, unknown and failed answers, answers without text."""
     reasons = [
-        (labelled([opinion(1, user="u"), opinion(0, user="v")], {"a": answer()}, PAIRING, POLICY), "tie"),
-        (labelled([opinion(0.5, "rating")], {"a": answer()}, PAIRING, POLICY), "middling"),
-        (labelled([opinion(1)], {}, PAIRING, POLICY), "unknown_inference"),
-        (labelled([opinion(1)], {"a": answer(status="error")}, PAIRING, POLICY), "failed_answer"),
-        (labelled([opinion(1)], {"a": answer(content="")}, PAIRING, POLICY), "not_chat_messages"),
+        (labelled([opinion(1, user="u"), opinion(0, user="v")], {"a": answer()}, POLICY), "tie"),
+        (labelled([opinion(0.5, "rating")], {"a": answer()}, POLICY), "middling"),
+        (labelled([opinion(1)], {}, POLICY), "unknown_inference"),
+        (labelled([opinion(1)], {"a": answer(status="error")}, POLICY), "failed_answer"),
+        (labelled([opinion(1)], {"a": answer(content="")}, POLICY), "not_chat_messages"),
     ]
     assert [(made, dict(left_out)) for (made, left_out), _ in reasons] == [([], {why: 1}) for _, why in reasons]
 
 
 def test_ratings_and_outcomes_are_opinions() -> None:
     """A rating at either end and a task's outcome say good or bad."""
-    for number, kind, label in ((0.7, "rating", True), (0.3, "rating", False), (0.0, "outcome", False)):
-        (made,), _ = labelled([opinion(number, kind)], {"a": answer()}, PAIRING, POLICY)
+    for number, kind, label in ((0.75, "rating", True), (0.25, "rating", False), (0.0, "outcome", False)):
+        (made,), _ = labelled([opinion(number, kind)], {"a": answer()}, POLICY)
         assert (made.row["label"], made.source) == (label, kind)
 
 
