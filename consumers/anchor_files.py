@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +65,31 @@ def load(task: str, path: Path) -> Anchors:
             raise DatasetError(f"{path}: line {number} {was}; freeze the set anew: {again}")
         found[id] = one
     return Anchors(task, path, found)
+
+
+def without(task: str, path: Path, inference_ids: Collection[str]) -> list[Anchor]:
+    """A task's file less the anchors that were drawn from these inferences; returns those.
+
+    The others keep their ids and their instant, so their scores still compare; a set that changed has another hash.
+
+    Raises:
+        DatasetError: the file cannot be read or written.
+    """
+    anchors = read(task, path)
+    gone = [one for one in anchors if one.inference_id in inference_ids]
+    if gone:
+        kept = [one for one in anchors if one.inference_id not in inference_ids]
+        _write(path, kept)
+    return gone
+
+
+def _write(path: Path, anchors: Iterable[Anchor]) -> None:
+    text = "".join(one.model_dump_json(exclude_none=True) + "\n" for one in anchors)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from None
 
 
 def _lines(task: str, path: Path) -> list[tuple[int, Anchor]]:
@@ -130,10 +155,5 @@ def freeze(task: str, path: Path, anchors: Iterable[Anchor], at: datetime) -> An
     """
     frozen = {one.content_id(task): one for one in anchors}
     by_id = {id: one.model_copy(update={"id": id, "frozen_at": at}) for id, one in frozen.items()}
-    text = "".join(one.model_dump_json(exclude_none=True) + "\n" for one in by_id.values())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from None
+    _write(path, by_id.values())
     return Anchors(task, path, by_id)

@@ -14,14 +14,14 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ratchet.consumers.evidence import Evidence, state_of, to_vote
 from ratchet.consumers.rules.pairing import Row, derive
-from ratchet.consumers.rules.votes import KINDS, Vote, over_cap
+from ratchet.consumers.rules.votes import KINDS, Answer, Vote, over_cap, time_cut
 from ratchet.consumers.unvoted import SOURCES, find, trusted_judges
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ratchet.pairs")
 GROUP = "pairs"
 EVER = datetime(1970, 1, 2, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PATIENCE_S = 10.0
 """How long feedback waits for its evidence: many of ingest's flushes."""
 MOST_WAITING = 5_000
@@ -47,11 +48,15 @@ After = Callable[[str], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """What a derivation gave: ``written`` rows had changed; ``dropped`` counts by reason."""
+    """What a derivation gave: ``written`` rows had changed; ``dropped`` counts by reason.
+
+    ``policy`` is the one that decided, with the instant of a split by time.
+    """
 
     built: int
     dropped: dict[str, int] = field(default_factory=dict)
     written: int = 0
+    policy: PairingPolicy = field(default_factory=PairingPolicy)
 
 
 def derive_groups(evidence: Evidence, seeds: Sequence[Vote], policy: PairingPolicy) -> list[Row]:
@@ -105,11 +110,22 @@ def derive_all(store: Store, task: str, policy: PairingPolicy, trusted: frozense
     """
     evidence = Evidence(store, task)
     votes = evidence.all_votes()
-    rows = derive(votes, evidence.voted_answers(), over_cap(votes, policy.max_pairs_per_user), policy)
+    answers = evidence.voted_answers()
+    policy = _dated(policy, answers.values())
+    rows = derive(votes, answers, over_cap(votes, policy.max_pairs_per_user), policy)
     rows += find(store, task, policy, EVER, trusted)
     changed = _write_changed(evidence, rows)
     dropped = Counter(str(row["reason"]) for row in rows if row["status"] == "dropped")
-    return PairCounts(sum(row["status"] == "built" for row in rows), dict(sorted(dropped.items())), changed)
+    built = sum(row["status"] == "built" for row in rows)
+    return PairCounts(built, dict(sorted(dropped.items())), changed, policy)
+
+
+def _dated(policy: PairingPolicy, answers: Iterable[Answer]) -> PairingPolicy:
+    """The policy with the instant of its split by time, where that depends on what there is."""
+    if policy.holdout_by != "time" or policy.holdout_since is not None:
+        return policy
+    cut = time_cut(answers, policy.holdout)
+    return policy.model_copy(update={"holdout_since": None if cut is None else _EPOCH + timedelta(microseconds=cut)})
 
 
 def _write_changed(evidence: Evidence, rows: Sequence[Row], sources: Sequence[str] = ()) -> int:

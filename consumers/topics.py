@@ -30,7 +30,7 @@ _SPARE = 4
 """Times as much of a slice is read as it would need if traffic were even: nights have less."""
 SAMPLE = 960
 """Texts of the baseline: a third makes the centroids, the others are counted. Of the window as many as those."""
-_NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
+NEEDS = "topics need the package wordllama: pip install 'ratchet[topics]'"
 _KINDS: tuple[tuple[str, Side], ...] = (("answer", "output"), ("prompt", "input"))
 
 
@@ -76,9 +76,9 @@ def topics(
     Raises:
         StoreError: ClickHouse refused or is away.
     """
-    if (model := _model()) is None:
+    if (model := embedding_model()) is None:
         return [
-            Measurement(f"{kind}_topics", side, "share of texts", 0, 0, test="chi2", effect_name="js", abstains=_NEEDS)
+            Measurement(f"{kind}_topics", side, "share of texts", 0, 0, test="chi2", effect_name="js", abstains=NEEDS)
             for kind, side in _KINDS
         ]
     kept = _kept(store, task, adapter, baseline)
@@ -106,14 +106,14 @@ def _fitted(model: Any, texts: list[str]) -> TopicModel | None:
     fitted, counted = texts[::3], [text for at, text in enumerate(texts) if at % 3]
     if len(counted) < MIN_SHARES:
         return None
-    vectors = _embedded(model, fitted)
+    vectors = embedded(model, fitted)
     centres = centroids(vectors, TOPICS, seed=SEED)
     names = labels(fitted, assigned(vectors, centres), len(centres))
     return TopicModel(centres, tuple(names), _counted(model, centres, counted))
 
 
 def _counted(model: Any, centres: Vectors, texts: list[str]) -> tuple[int, ...]:
-    return tuple(np.bincount(assigned(_embedded(model, texts), centres), minlength=len(centres)).tolist())
+    return tuple(np.bincount(assigned(embedded(model, texts), centres), minlength=len(centres)).tolist())
 
 
 def _measure(model: Any, metric: str, side: Side, known: TopicModel | None, now: list[str]) -> Measurement:
@@ -170,7 +170,8 @@ def _sample(store: Store, task: str, adapter: str, window: Window, n: int, most:
     return rows
 
 
-def _embedded(model: Any, texts: list[str]) -> Vectors:
+def embedded(model: Any, texts: list[str]) -> Vectors:
+    """Unit vectors of texts, one a row."""
     vectors: Vectors = np.asarray(model.embed(texts, norm=True), dtype=np.float32)
     return vectors
 
@@ -182,7 +183,7 @@ def _model_name() -> str:
 
 
 @cache
-def _model() -> Any | None:
+def embedding_model() -> Any | None:
     """The embedding model that lies in the package, or None without it."""
     try:
         import wordllama

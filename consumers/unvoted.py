@@ -90,7 +90,7 @@ def _graded(
         answer = answers.get(str(row["id"]))
         if answer is not None:
             one = Graded(answer.id, bool(row["good"]), int(row["at_us"]), str(row["event_id"]), row["user"])
-            groups[answer.prompt_hash, split_of(answer, policy.holdout)].append(one)
+            groups[answer.prompt_hash, split_of(answer, policy.holdout, policy.since_us)].append(one)
     return [pair for graded in groups.values() for pair in graded_pairs(source, graded)], answers
 
 

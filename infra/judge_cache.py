@@ -76,6 +76,21 @@ class JudgeCache:
         except sqlite3.Error as error:
             self._warn(error)
 
+    def clear(self) -> int:
+        """Forget everything, for good; returns how many values that were.
+
+        Raises:
+            StartError: the file cannot be written.
+        """
+        try:
+            with self._lock:
+                self._db.execute("PRAGMA secure_delete=ON")
+                gone = self._db.execute("DELETE FROM said").rowcount
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise StartError(f"the judge's cache: {error}") from error
+        return gone
+
     def _warn(self, error: sqlite3.Error) -> None:
         # A full disk must not hold up judging: the score is made, and is paid for again if it is wanted again.
         if str(error) != self._said:

@@ -20,7 +20,8 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*")
 _BY = re.compile(r"prompt|(?:tags|params)\.\S+")
 
 
-def _dotted(name: str) -> str:
+def dotted(name: str) -> str:
+    """The name of a function as ``ratchet.toml`` gives it; raises ValueError where it is none."""
     if not _DOTTED.fullmatch(name):
         raise ValueError("allowed: package.module:function or package.module.function")
     return name
@@ -189,7 +190,7 @@ class FunctionCheck(_Check):
     """
 
     kind: Literal["function"] = "function"
-    function: Annotated[str, AfterValidator(_dotted)]
+    function: Annotated[str, AfterValidator(dotted)]
     threshold: Share = 0.5
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 

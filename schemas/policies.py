@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
+from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.drift_policy import DriftPolicy
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
@@ -192,6 +193,7 @@ class TaskPolicy(Closed):
     calibration: CalibrationPolicy = Field(default_factory=CalibrationPolicy)
     pairwise: PairwisePolicy = Field(default_factory=PairwisePolicy)
     pairing: PairingPolicy = Field(default_factory=PairingPolicy)
+    dataset: DatasetPolicy = Field(default_factory=DatasetPolicy)
     redaction: RedactionPolicy = Field(default_factory=RedactionPolicy)
     retention: Retention = Field(default_factory=Retention)
     drift: DriftPolicy = Field(default_factory=DriftPolicy)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.events import Adapter
     from ratchet.schemas.pairing_policy import PairingPolicy
-    from ratchet.trainers.dataset import Dataset
     from ratchet.trainers.job import Outcome
     from ratchet.trainers.worker import Serving, Worker
 
@@ -92,11 +91,13 @@ def derive_pairs(
     wanted = {"holdout": holdout, "max_pairs_per_user": cap}
     policy = policy.model_copy(update={name: value for name, value in wanted.items() if value is not None})
     trusted = trusted_judges(store, task, declared, clock.now()) if declared else frozenset[str]()
-    return derive_all(store, task, policy, trusted), policy
+    counts = derive_all(store, task, policy, trusted)
+    return counts, counts.policy
 
 
 def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving | None) -> Worker:
     """A worker over these parts; ``served=None`` registers adapters without loading or asking them."""
+    from ratchet.services.datasets import build_dataset
     from ratchet.trainers.worker import Worker
 
     return Worker(
@@ -108,26 +109,8 @@ def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving
         tasks=s.tasks,
         base_model=s.base_model,
         base_model_path=lambda: base_model_path(s),
-        derive=lambda task: derive_pairs(s, store, task),
+        build=lambda task, kind: build_dataset(s, store, task, kind),
     )
-
-
-def build_dataset(
-    s: Settings, store: Store, task: str, holdout: float | None = None, cap: int | None = None
-) -> Dataset:
-    """Derive the pairs of a task and make a dataset version of them.
-
-    Raises:
-        DatasetError: no pair to train on, with the reasons why.
-        StoreError: ClickHouse is away.
-    """
-    from ratchet.infra import clock
-    from ratchet.trainers import dataset as datasets
-
-    _, policy = derive_pairs(s, store, task, holdout, cap)
-    file = _evaluation_file(s, task)
-    questions = datasets.evaluation_questions(file) if file else frozenset()
-    return datasets.build(store, s.home, task, clock.now(), holdout=policy.holdout, evaluation=questions)
 
 
 def train_now(
@@ -157,7 +140,9 @@ def train_now(
     from ratchet.infra.kafka.admin import wait_for_broker
     from ratchet.schemas.errors import BrokerError
     from ratchet.schemas.events import Training
+    from ratchet.services.datasets import build_dataset
     from ratchet.trainers import dataset as datasets
+    from ratchet.trainers.rules.dataset import kind_for
 
     # Better now than after the training.
     wait_for_broker(s.kafka, 10)
@@ -167,10 +152,11 @@ def train_now(
         if serve and not wiring.vllm(s).ready():
             tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
             served = None
-        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task)
+        kind = kind_for(str(params.get("method", "dpo")))
+        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind)
         if chosen.task != task:
             tell(f"dataset {chosen.version} was built for task {chosen.task}")
-        tell(f"dataset {chosen.version}: {chosen.manifest['built']['train']} pairs to train on")
+        tell(f"dataset {chosen.version}: {chosen.manifest['built']['train']} {chosen.kind} rows to train on")
         request = Training(
             id=clock.new_id(), at=clock.now(), task=task, job_id=clock.new_id(), state="requested", params=params
         )
@@ -220,10 +206,10 @@ def evaluate_now(s: Settings, adapter: str | None, task: str | None, version: st
 
 def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[str]) -> dict[str, Any] | None:
     from ratchet.schemas.policies import TaskPolicy
-    from ratchet.trainers import dataset as datasets
     from ratchet.trainers.evaluate import completion, completion_check
+    from ratchet.trainers.evaluation_set import read_evaluation
 
-    policy, file = s.tasks.get(task, TaskPolicy()), _evaluation_file(s, task)
+    policy, file = s.tasks.get(task, TaskPolicy()), evaluation_file(s, task)
     if file is None or policy.completion == "outcome":
         notes.append(f"completion: task {task!r} declares no evaluation file with a check to complete it by")
         return None
@@ -233,7 +219,7 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
         return None
     if manifest is not None:
         replicas.load_adapter(manifest.name, manifest.path)
-    rows, check = datasets.read_evaluation(file), completion_check(task, policy, s.config_dir)
+    rows, check = read_evaluation(file), completion_check(task, policy, s.config_dir)
     model = manifest.name if manifest else s.base_model
 
     async def ask() -> dict[str, Any]:
@@ -259,7 +245,7 @@ def _preference_accuracy(
     from ratchet.trainers import dataset as datasets
 
     wanted = version or (manifest.dataset if manifest else None)
-    found = datasets.find(s.home, wanted) if wanted else datasets.latest(s.home, task)
+    found = datasets.find(s.home, wanted) if wanted else datasets.latest(s.home, task, "preference")
     if found is None or not found.manifest["built"]["holdout"]:
         notes.append(f"preference accuracy: {'no dataset' if found is None else found.version} with held-out pairs")
         return None
@@ -279,6 +265,7 @@ def _preference_accuracy(
     return measured
 
 
-def _evaluation_file(s: Settings, task: str) -> Path | None:
+def evaluation_file(s: Settings, task: str) -> Path | None:
+    """A task's frozen evaluation prompts, where it declares some."""
     policy = s.tasks.get(task)
     return s.config_dir / policy.evaluation if policy and policy.evaluation else None

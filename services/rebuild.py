@@ -27,6 +27,7 @@ from ratchet.schemas.errors import RebuildError
 from ratchet.schemas.rows import TABLES
 from ratchet.schemas.topics import FEEDBACK, INFERENCE, Partition
 from ratchet.services import wiring
+from ratchet.services.forgetting import sweep
 from ratchet.services.learning import derive_pairs
 from ratchet.services.rules.rebuilding import Compared, Position, refusal
 from ratchet.trainers.dataset import relist
@@ -71,6 +72,7 @@ def rebuild(s: Settings, tell: Tell, keep_older: bool = False) -> Rebuilt:
         if twin.distributed(live):
             raise RebuildError("the tables lie on several servers: a rebuild works on one; --from reads again on any")
         _start_clean(live, tell)
+        sweep(s, live)  # else what it holds of forgotten users would be carried back
         migrate(new)
         retention.apply(new, wiring.retention(s))
         tables = twin.tables(live)
@@ -112,6 +114,7 @@ def refill_from(s: Settings, tell: Tell, positions: Sequence[Position]) -> Rebui
         migrate(live, cluster=wiring.cluster(s))
         refill = Refill(s.kafka, live, starts)
         refill.read_on(_progress(tell))
+        sweep(s, live)
         if {topic for topic, _ in starts} & {FEEDBACK.name, INFERENCE.name}:
             _pairs(s, live, tell)
         views = [_count(live, table) for table in twin.tables(live) if table.of_events]
@@ -161,6 +164,11 @@ def _older(live: Store, tables: Sequence[Table], refill: Refill, tell: Tell) -> 
 def _derive(s: Settings, live: Store, new: Store, tables: Sequence[Table], tell: Tell) -> None:
     """What no topic carries: datasets from their manifests, pairs from their votes, the rest as it is there."""
     relist(new, s.home)
+    for table in tables:
+        if table.name == "forgotten_log":
+            twin.carry(live, table, live.database, TWIN)
+    if gone := sweep(s, new):
+        tell(f"{gone} events of users who asked to be forgotten are left out")
     _pairs(s, new, tell)
     for table in tables:
         if not _topics(table):

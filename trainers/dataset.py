@@ -1,15 +1,17 @@
-"""Preference datasets: versioned by their content, written once, never changed.
+"""Datasets: versioned by their content, written once, never changed.
 
-``home/datasets/<task>/<version>/`` holds ``train.jsonl``, ``holdout.jsonl`` and ``manifest.json``.
+``home/datasets/<task>/<version>/`` holds ``train.jsonl``, ``holdout.jsonl`` and ``manifest.json``. A deletion
+request takes the rows of a version away and leaves its manifest, so that lineage still names it (`erase`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,13 +22,14 @@ import orjson
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.rows import canonical, instant
 from ratchet.trainers.rules import dataset as rules
-from ratchet.trainers.rules.dataset import Row
+from ratchet.trainers.rules.dataset import Kind, Row
 
 if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
 
-KIND = "preference"
 SIDES = ("train", "holdout")
+Sides = Mapping[str, Sequence[Row]]
+"""The rows of ``train`` and ``holdout``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,20 @@ class Dataset:
     manifest: dict[str, Any]
 
     @property
+    def kind(self) -> Kind:
+        """What its rows are."""
+        kind: Kind = self.manifest["kind"]
+        return kind
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the whole content, in hex; the version is its beginning."""
         return str(self.manifest["sha256"])
+
+    @property
+    def erased(self) -> bool:
+        """Whether a deletion request took its rows."""
+        return "erased" in self.manifest
 
     def file(self, side: str) -> Path:
         """The JSONL file of one side, ``train`` or ``holdout``."""
@@ -53,69 +67,49 @@ class Dataset:
         Raises:
             DatasetError: the file is away, or is not what was built.
         """
-        raw = _read(self.file(side))
+        if self.erased:
+            gone = self.manifest["erased"]
+            rest = f"version {gone['replaced_by']} has the rest" if gone["replaced_by"] else "nothing was left"
+            raise DatasetError(f"dataset {self.version} was erased at {gone['at']}: {gone['reason']}; {rest}")
+        raw = read_bytes(self.file(side))
         if hashlib.sha256(raw).hexdigest() != self.manifest["files"][side]["sha256"]:
             raise DatasetError(f"{self.file(side)}: changed since version {self.version} was built; build it again")
         return [orjson.loads(line) for line in raw.splitlines()]
 
 
-def build(
-    store: Store,
-    home: Path,
-    task: str,
-    now: datetime,
-    *,
-    holdout: float | None = None,
-    evaluation: frozenset[str] = frozenset(),
+def make(
+    store: Store, home: Path, task: str, kind: Kind, sides: Sides, now: datetime, facts: Mapping[str, Any]
 ) -> Dataset:
-    """Make a dataset version of everything that the table `pairs` has for a task.
-
-    The same pairs give the same version, and an existing version is returned as it is.
+    """Write a version and list it in ClickHouse; rows that are a version already give that one as it is.
 
     Args:
-        store: ClickHouse, with the pairs derived.
+        store: ClickHouse.
         home: Ratchet's home.
         task: the task's name.
+        kind: of the rows.
+        sides: both sides, in order.
         now: when this is done, for the manifest.
-        holdout: the share that was held out before pairing, for the manifest.
-        evaluation: keys (`rules.question`) of the task's frozen evaluation prompts, kept out of training.
+        facts: more for the manifest (sources of what was left out, filters, parent, …).
 
     Raises:
-        DatasetError: there is no pair to train on, or the folder cannot be written.
+        DatasetError: the folder cannot be written, or these very rows were erased by a deletion request.
     """
-    found = store.query("pairs_of_task", task=task)
-    dropped = Counter({row["reason"] or "unknown": int(row["n"]) for row in store.query("pairs_dropped", task=task)})
-    candidates = [rules.decode(pair) for pair in found]
-    dropped["not_chat_messages"] += sum(one is None for one in candidates)
-    selected = rules.select((one for one in candidates if one is not None), evaluation)
-    dropped.update(selected.dropped)
-    reasons = {reason: n for reason, n in sorted(dropped.items()) if n}
-    if not selected.train:
-        raise DatasetError(f"task {task!r} has no pair to train on; left out, by reason: {reasons or 'nothing'}")
-    sides = {"train": selected.train, "holdout": selected.holdout}
-    raw = {side: rules.lines(one.row for one in chosen) for side, chosen in sides.items()}
-    sha256 = rules.digest(task, KIND, raw["train"], raw["holdout"])
+    raw = {side: rules.lines(sides[side]) for side in SIDES}
+    sha256 = rules.digest(task, kind, raw["train"], raw["holdout"])
     folder = home / "datasets" / task / sha256[:12]
     if not (folder / "manifest.json").is_file():
-        parent = latest(home, task)
+        rows = [row for side in SIDES for row in sides[side]]
         manifest = {
             "version": sha256[:12],
             "sha256": sha256,
             "task": task,
-            "kind": KIND,
+            "kind": kind,
             "created_at": now.isoformat(),
-            "parent": parent.version if parent else None,
-            "sources": dict(sorted(Counter(one.source for chosen in sides.values() for one in chosen).items())),
-            "built": {side: len(chosen) for side, chosen in sides.items()},
-            "conversations": {side: len({one.conversation_id for one in chosen}) for side, chosen in sides.items()},
-            "dropped": reasons,
-            # Pairs on which people disagreed: the majority decided, or nobody did and the pair is out.
-            "conflicts": {
-                "outvoted": sum(one.row["confidence"] < 1 for chosen in sides.values() for one in chosen),
-                "undecided": reasons.get("tie", 0),
-                "contradicted": reasons.get("contradiction", 0),
-            },
-            "filters": {"split_by": "conversation", "holdout": holdout, "evaluation_prompts": len(evaluation)},
+            "parent": None,
+            **facts,
+            "sources": dict(sorted(Counter(str(row.get("source", "")) for row in rows).items())),
+            "built": {side: len(sides[side]) for side in SIDES},
+            "conversations": {side: len({row.get("conversation_id") for row in sides[side]}) for side in SIDES},
             "files": {
                 side: {
                     "rows": len(sides[side]),
@@ -126,12 +120,18 @@ def build(
             },
         }
         _write(folder, raw, manifest)
-    built = load(folder)
-    store.insert_rows("datasets_log", [_log_row(built)])
-    return built
+    made = load(folder)
+    if made.erased:
+        raise DatasetError(
+            f"dataset {made.version} was erased: {made.manifest['erased']['reason']}; it is not made again"
+        )
+    store.insert_rows("datasets_log", [_log_row(made)])
+    return made
 
 
-def rework(store: Store, home: Path, parent: Dataset, now: datetime, change: Callable[[Row], Row], why: str) -> Dataset:
+def rework(
+    store: Store, home: Path, parent: Dataset, now: datetime, change: Callable[[Row], Row | None], why: str
+) -> Dataset:
     """Make a version out of another one by changing each of its rows; the manifest names the parent and says why.
 
     Args:
@@ -139,23 +139,39 @@ def rework(store: Store, home: Path, parent: Dataset, now: datetime, change: Cal
         home: Ratchet's home.
         parent: the version to start from.
         now: when this is done, for the manifest.
-        change: gives the new row for an old one; both sides of the dataset are changed.
+        change: gives the new row for an old one, or None to leave it out; both sides of the dataset are changed.
         why: for the manifest, e.g. ``"chosen and rejected exchanged"``.
     """
-    raw = {side: b"".join(orjson.dumps(change(row)) + b"\n" for row in parent.rows(side)) for side in SIDES}
-    sha256 = rules.digest(parent.task, KIND, raw["train"], raw["holdout"])
-    folder = home / "datasets" / parent.task / sha256[:12]
-    if not (folder / "manifest.json").is_file():
-        files = {
-            side: parent.manifest["files"][side]
-            | {"bytes": len(raw[side]), "sha256": hashlib.sha256(raw[side]).hexdigest()}
-            for side in SIDES
-        }
-        changed = {"version": sha256[:12], "sha256": sha256, "parent": parent.version, "change": why, "files": files}
-        _write(folder, raw, parent.manifest | changed | {"created_at": now.isoformat()})
-    made = load(folder)
-    store.insert_rows("datasets_log", [_log_row(made)])
-    return made
+    sides = {side: [new for row in parent.rows(side) if (new := change(row)) is not None] for side in SIDES}
+    facts = {"dropped", "conflicts", "filters", "steps"} & parent.manifest.keys()
+    kept = {name: parent.manifest[name] for name in sorted(facts)}
+    return make(store, home, parent.task, parent.kind, sides, now, kept | {"parent": parent.version, "change": why})
+
+
+def erase(store: Store, dataset: Dataset, now: datetime, reason: str, replaced_by: str | None) -> Dataset:
+    """Take a version's rows away and say so in its manifest; doing it again changes nothing.
+
+    Raises:
+        DatasetError: the folder cannot be written.
+    """
+    if not dataset.erased:
+        gone = {"at": now.isoformat(), "reason": reason, "replaced_by": replaced_by}
+        manifest = dataset.manifest | {"erased": gone}
+        try:
+            # the word first: a version without files whose manifest does not say why would look damaged
+            scratch = dataset.folder / ".manifest.json"
+            scratch.write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            os.replace(scratch, dataset.folder / "manifest.json")
+        except OSError as error:
+            raise DatasetError(f"{dataset.folder}: {error.strerror}: the version cannot be erased") from error
+        dataset = load(dataset.folder)
+    try:
+        for side in SIDES:
+            dataset.file(side).unlink(missing_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}: the version cannot be erased") from error
+    store.insert_rows("datasets_log", [_log_row(dataset)])
+    return dataset
 
 
 def _log_row(dataset: Dataset) -> dict[str, Any]:
@@ -205,14 +221,14 @@ def load(folder: Path) -> Dataset:
         DatasetError: there is none, or its manifest cannot be read.
     """
     try:
-        manifest = orjson.loads(_read(folder / "manifest.json"))
+        manifest = orjson.loads(read_bytes(folder / "manifest.json"))
         return Dataset(manifest["task"], manifest["version"], folder, manifest)
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / 'manifest.json'}: no dataset manifest ({error})") from None
 
 
 def versions(home: Path, task: str | None = None) -> list[Dataset]:
-    """Every dataset version on this machine, oldest first."""
+    """Every dataset version on this machine, oldest first; erased ones too."""
     found = [load(path.parent) for path in (home / "datasets").glob(f"{task or '*'}/[0-9a-f]*/manifest.json")]
     return sorted(found, key=lambda one: (one.manifest["created_at"], one.version))
 
@@ -227,9 +243,10 @@ def relist(store: Store, home: Path) -> int:
     return store.insert_rows("datasets_log", [_log_row(one) for one in versions(home)])
 
 
-def latest(home: Path, task: str) -> Dataset | None:
-    """The version of a task that was built last, or None."""
-    return next(reversed(versions(home, task)), None)
+def latest(home: Path, task: str, kind: Kind | None = None) -> Dataset | None:
+    """The version of a task (of a kind) that was built last and still has its rows, or None."""
+    found = [one for one in versions(home, task) if not one.erased and kind in (None, one.kind)]
+    return found[-1] if found else None
 
 
 def find(home: Path, version: str) -> Dataset:
@@ -245,39 +262,12 @@ def find(home: Path, version: str) -> Dataset:
     return found[0]
 
 
-def evaluation_questions(file: Path) -> frozenset[str]:
-    """The keys (`rules.question`) of a frozen evaluation file's prompts.
+def read_bytes(path: Path) -> bytes:
+    """A file's content.
 
     Raises:
-        DatasetError: names the file, the line and the reason.
+        DatasetError: it cannot be read.
     """
-    return frozenset(rules.question(row["messages"]) for row in read_evaluation(file))
-
-
-def read_evaluation(file: Path) -> list[dict[str, Any]]:
-    """Read a frozen evaluation file: JSONL rows ``{"id", "messages", "expect"?}``.
-
-    Raises:
-        DatasetError: names the file, the line and the reason.
-    """
-    rows = []
-    for number, line in enumerate(_read(file).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise DatasetError(f"{file}: line {number}: not JSON: {error}") from None
-        messages = row.get("messages") if isinstance(row, dict) else None
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-            raise DatasetError(f"{file}: line {number}: no 'messages'; allowed: a list of chat messages")
-        rows.append(row)
-    if not rows:
-        raise DatasetError(f"{file}: no evaluation prompt in it")
-    return rows
-
-
-def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -18,12 +18,13 @@ from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, Ratche
 from ratchet.schemas.events import Adapter, Event, Training
 from ratchet.schemas.ids import BASE, derived_id
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers import dataset as datasets
 from ratchet.trainers import job as jobs
 from ratchet.trainers import process, registry
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluate import Completion, completion, completion_check
+from ratchet.trainers.evaluation_set import EvaluationSet, read_evaluation
 from ratchet.trainers.job import Outcome, Plan
+from ratchet.trainers.rules.dataset import Kind, kind_for
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -68,7 +69,7 @@ class Worker:
         tasks: the policies.
         base_model: the base model's served name.
         base_model_path: gives the base model's folder (and may have to unpack it first).
-        derive: derives a task's pairs from the stored feedback before a dataset is built.
+        build: makes a dataset version of the kind that is asked for, of all feedback that is stored.
         now: the clock.
         python: interpreter of the training process.
         patience_s: how long a vLLM that refuses or is away is asked again.
@@ -85,7 +86,7 @@ class Worker:
         tasks: Mapping[str, TaskPolicy],
         base_model: str,
         base_model_path: Callable[[], Path],
-        derive: Callable[[str], object],
+        build: Callable[[str, Kind], Dataset],
         now: Callable[[], datetime] = clock.now,
         python: str = sys.executable,
         patience_s: float = 300.0,
@@ -93,7 +94,7 @@ class Worker:
         self._store, self._publisher, self._serving = store, publisher, serving
         self._home, self._config_dir, self._tasks = home.resolve(), config_dir, tasks
         self._base_model, self._base_model_path = base_model, base_model_path
-        self._derive, self._now, self._python, self._patience_s = derive, now, python, patience_s
+        self._build, self._now, self._python, self._patience_s = build, now, python, patience_s
         self._running: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -166,9 +167,12 @@ class Worker:
         on_progress: Callable[[process.Progress], None] | None,
     ) -> Outcome:
         policy = self._tasks.get(request.task, TaskPolicy())
-        dataset = dataset or jobs.planned_dataset(folder, self._home) or await self._build(request.task, policy)
-        base_path = await asyncio.to_thread(self._base_model_path)
         wanted = {"method": request.method} | request.params
+        dataset = dataset or jobs.planned_dataset(folder, self._home)
+        if dataset is None:
+            dataset = await asyncio.to_thread(self._build, request.task, kind_for(wanted["method"]))
+        await asyncio.to_thread(EvaluationSet.of(self._evaluation_file(policy)).refuse_touched, dataset)
+        base_path = await asyncio.to_thread(self._base_model_path)
         planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
         # before hours of training: a check that can never run is refused
         check = await asyncio.to_thread(self._check, request.task, policy)
@@ -204,16 +208,6 @@ class Worker:
         )
         return Outcome(ended, adapter)
 
-    async def _build(self, task: str, policy: TaskPolicy) -> Dataset:
-        def work() -> Dataset:
-            self._derive(task)
-            file = self._evaluation_file(policy)
-            questions = datasets.evaluation_questions(file) if file else frozenset()
-            share = policy.pairing.holdout
-            return datasets.build(self._store, self._home, task, self._now(), holdout=share, evaluation=questions)
-
-        return await asyncio.to_thread(work)
-
     def _place(self, request: Training, folder: Path, sha256: str) -> registry.Placed:
         taken = [str(row["name"]) for row in self._store.query("adapter_names", task=request.task)]
         placed = registry.place(self._home, request.task, request.job_id, folder / "adapter", taken)
@@ -235,7 +229,7 @@ class Worker:
         file = self._evaluation_file(policy)
         if file is None or check is None:
             return None
-        rows = datasets.read_evaluation(file)
+        rows = read_evaluation(file)
         client = self._serving.chat()
         try:
             return await completion(

@@ -152,7 +152,7 @@ def row_of(found: Found, answers: Mapping[str, Answer], policy: PairingPolicy) -
         "source": found.source,
         "status": "dropped",
         "reason": found.reason,
-        "split": split_of(known, policy.holdout) if known else "",
+        "split": split_of(known, policy.holdout, policy.since_us) if known else "",
         "conversation_id": known.conversation_id if known else "",
         "user": found.user,
         "prompt_hash": known.prompt_hash if known else "",
@@ -171,7 +171,7 @@ def row_of(found: Found, answers: Mapping[str, Answer], policy: PairingPolicy) -
         return row
     if chosen is None or rejected is None:
         return row | {"reason": "unknown_inference"}
-    if split_of(chosen, policy.holdout) != split_of(rejected, policy.holdout):
+    if split_of(chosen, policy.holdout, policy.since_us) != split_of(rejected, policy.holdout, policy.since_us):
         return row | {"reason": "cross_split"}
     problem = failed(chosen) or failed(rejected)
     problem = problem or texts_problem(chosen.content, rejected.content, rejected.request, policy)

@@ -114,7 +114,7 @@ def derive(votes: Iterable[Vote], answers: Mapping[str, Answer], capped: Capped,
         first = group[0]
         draft.answer = answers.get(first.inference_id or "")
         if draft.answer is not None:
-            draft.split = split_of(draft.answer, policy.holdout)
+            draft.split = split_of(draft.answer, policy.holdout, policy.since_us)
         if first.kind == "thumb" and draft.answer is not None:
             prompts[draft.answer.prompt_hash, draft.split].append(draft)
         elif not counted:
@@ -165,7 +165,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
     draft.confidence = count[winner] / len(draft.deciding)
     a, b = answers.get(one), answers.get(other)
     draft.answer = a or b
-    draft.split = split_of(draft.answer, policy.holdout) if draft.answer else ""
+    draft.split = split_of(draft.answer, policy.holdout, policy.since_us) if draft.answer else ""
     if 2 * count[winner] <= len(draft.deciding):
         return draft.dropped("tie")
     if a is None or b is None:
@@ -173,7 +173,7 @@ def _preference(draft: _Draft, answers: Mapping[str, Answer], policy: PairingPol
     chosen, rejected = (a, b) if winner == one else (b, a)
     if a.prompt_hash != b.prompt_hash:
         return draft.dropped("different_prompt")
-    if split_of(a, policy.holdout) != split_of(b, policy.holdout):
+    if split_of(a, policy.holdout, policy.since_us) != split_of(b, policy.holdout, policy.since_us):
         return draft.dropped("cross_split")
     reason = failed(a) or failed(b) or texts_problem(chosen.content, rejected.content, a.request, policy)
     return draft.dropped(reason) if reason else _built(draft, chosen, rejected)

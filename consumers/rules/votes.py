@@ -58,9 +58,30 @@ Capped = Collection[tuple[str, str]]
 """(user, target) whose votes do not count, because the user had reached the cap before."""
 
 
-def split_of(answer: Answer, holdout: float) -> str:
-    """``train`` or ``holdout``, by a hash of the conversation (of the prompt where there is none)."""
+def split_of(answer: Answer, holdout: float, since_us: int | None = None) -> str:
+    """``train`` or ``holdout``, decided before any pairing.
+
+    Args:
+        answer: the answer.
+        holdout: the share that is held out, by a hash of the conversation (of the prompt where there is none).
+        since_us: instead, everything from this instant on is held out (microseconds since 1970).
+    """
+    if since_us is not None:
+        return "holdout" if answer.at_us >= since_us else "train"
     return "holdout" if position(answer.conversation_id or answer.prompt_hash, "split") < holdout else "train"
+
+
+def time_cut(answers: Iterable[Answer], holdout: float) -> int | None:
+    """Since when ``holdout`` of the conversations begin, in microseconds since 1970; None where none is to be held out.
+
+    A conversation begins with the first of these answers; without one each prompt counts as one.
+    """
+    begins: dict[str, int] = {}
+    for answer in answers:
+        talk = answer.conversation_id or answer.prompt_hash
+        begins[talk] = min(answer.at_us, begins.get(talk, answer.at_us))
+    held = round(holdout * len(begins))
+    return sorted(begins.values())[-held] if held else None
 
 
 def over_cap(votes: Iterable[Vote], cap: int) -> set[tuple[str, str]]:

@@ -45,7 +45,7 @@ _MATERIALIZED = re.compile(
 _SOURCE = re.compile(r"\bFROM (?P<table>(?:\w+\.)?\w+)")
 _ALTER = re.compile(rf"ALTER TABLE {_NAME}\s+(?P<actions>.*)", re.DOTALL)
 _OF_COLUMNS = ("ADD COLUMN", "MODIFY COLUMN")
-_OF_STORAGE = ("ADD INDEX", "MATERIALIZE INDEX", "DROP INDEX", "MODIFY TTL", "REMOVE TTL")
+_OF_STORAGE = ("ADD INDEX", "MATERIALIZE INDEX", "DROP INDEX", "MODIFY TTL", "REMOVE TTL", "DELETE WHERE")
 _ALLOWED = (
     "CREATE DATABASE, TABLE, VIEW and MATERIALIZED VIEW … TO as the migrations that ship write them, INSERT INTO, "
     f"and ALTER TABLE with one of {', '.join((*_OF_COLUMNS, *_OF_STORAGE))}"
@@ -165,8 +165,8 @@ def _kind(action: str) -> str:
 
 
 def _actions(text: str) -> list[str]:
-    """The comma-separated actions of an ALTER; a TTL's own commas are not told apart from those."""
-    if text.startswith("MODIFY TTL"):
+    """The comma-separated actions of an ALTER; the commas of a TTL or a condition are not told apart from those."""
+    if text.startswith(("MODIFY TTL", "DELETE WHERE")):
         return [text]
     actions, depth, start = [], 0, 0
     for kind, piece, offset in tokens(text):

@@ -17,8 +17,10 @@ from ratchet.services.cli import (
     checks,
     cost,
     data,
+    dataset,
     dlq,
     drift,
+    forget,
     judge,
     keys,
     operate,
@@ -34,10 +36,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (*operate.COMMANDS, *training.COMMANDS):
+for command in (*operate.COMMANDS, *training.COMMANDS, forget.forget):
     app.command()(command)
 for name, group in (
-    *data.APPS,
+    ("import", data.app),
+    ("dataset", dataset.app),
     ("pairs", pairs.app),
     ("alerts", alerts.app),
     ("adapters", adapters.app),

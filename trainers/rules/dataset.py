@@ -1,55 +1,90 @@
-"""What goes into a preference dataset, on which side, and under which version; pure.
+"""What a dataset's rows are, and what tells versions apart; pure.
 
-Everything is decided by content: the same pairs give the same rows in the same order, so the
-same version. No conversation, no prompt and no evaluation question is on two sides.
+Everything is decided by content: the same feedback gives the same rows in the same order, so the same version.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import orjson
 
 from ratchet.schemas.rows import canonical
 
+Kind = Literal["preference", "sft", "kto"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "preference": ("chosen", "rejected"),
+    "sft": ("completion",),
+    "kto": ("completion",),
+}
+"""The fields of a row that hold answers, the one to be raised first; each is a list of one assistant message."""
+
 Row = dict[str, Any]
-"""One line of a dataset: ``pair_id``; ``prompt, chosen, rejected`` (messages); ``weight, confidence, event_ids``."""
+"""One line of a dataset. ``prompt`` (messages), the kind's answers, for kto a ``label`` (bool); ``weight``,
+``confidence``, ``source``, ``event_ids``, ``conversation_id``; and ``pair_id`` (preference) or ``example_id``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pair of the table `pairs`, decoded; ``holdout`` says on which side its conversation is."""
+    """A row that may become training data; ``holdout`` says on which side its conversation is.
+
+    ``user`` is who decided on it: whose caps it counts towards.
+    """
 
     row: Row
     conversation_id: str
     source: str
     holdout: bool
+    user: str = ""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return id_of(self.row)
 
     @property
     def question(self) -> str:
         """What was asked, less the system prompt: the identity of a prompt across sides."""
         return question(self.row["prompt"])
 
+    @property
+    def asked(self) -> str:
+        """The same as text."""
+        return asked(self.row["prompt"])
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The two sides of a dataset, and what was left out of it, by reason."""
+    @property
+    def answers(self) -> list[str]:
+        """The answers' texts, the one that training would raise first."""
+        return [text for name in ("chosen", "completion", "rejected") for text in _texts(self.row.get(name, []))]
 
-    train: tuple[Candidate, ...]
-    holdout: tuple[Candidate, ...]
-    dropped: dict[str, int]
+
+def kind_for(method: str) -> Kind:
+    """The kind of dataset that a training method learns from; the methods with a reward take pairs."""
+    match method:
+        case "sft" | "kto":
+            return method
+        case _:
+            return "preference"
+
+
+def id_of(row: Mapping[str, Any]) -> str:
+    """The id of a row: what it was made of, the same in every version."""
+    return str(row["pair_id"] if "pair_id" in row else row["example_id"])
 
 
 def question(messages: Sequence[Mapping[str, Any]]) -> str:
     """A key that two prompts share exactly when they ask the same, whatever their system prompt."""
-    asked = [
-        {"role": one.get("role"), "content": one.get("content")} for one in messages if one.get("role") != "system"
-    ]
-    return hashlib.sha256(canonical(asked).encode()).hexdigest()
+    said = [{"role": one.get("role"), "content": one.get("content")} for one in messages if one.get("role") != "system"]
+    return hashlib.sha256(canonical(said).encode()).hexdigest()
+
+
+def asked(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a prompt, less its system prompt."""
+    return "\n".join(text for one in messages if one.get("role") != "system" for text in _texts([one]))
 
 
 def decode(pair: Mapping[str, Any]) -> Candidate | None:
@@ -57,10 +92,11 @@ def decode(pair: Mapping[str, Any]) -> Candidate | None:
 
     The side is the one that was decided before pairing, so that no pair joins two sides.
     """
-    prompt = _messages(pair["prompt"], "user")
-    chosen, rejected = _messages(pair["chosen"], "assistant"), _messages(pair["rejected"], "assistant")
+    prompt = messages_of(pair["prompt"], "user")
+    chosen, rejected = messages_of(pair["chosen"], "assistant"), messages_of(pair["rejected"], "assistant")
     if not prompt or len(chosen) != 1 or len(rejected) != 1:
         return None
+    conversation = pair["conversation_id"] or pair["prompt_hash"]
     row = {
         "pair_id": str(pair["pair_id"]),
         "prompt": prompt,
@@ -68,13 +104,21 @@ def decode(pair: Mapping[str, Any]) -> Candidate | None:
         "rejected": rejected,
         "weight": float(pair["weight"]),
         "confidence": float(pair["confidence"]),
+        "source": str(pair["source"]),
+        "conversation_id": conversation,
         "event_ids": sorted(str(one) for one in pair["event_ids"]),
     }
-    conversation = pair["conversation_id"] or pair["prompt_hash"]
-    return Candidate(row, conversation, pair["source"], pair["split"] == "holdout")
+    return Candidate(row, conversation, pair["source"], pair["split"] == "holdout", str(pair.get("user") or ""))
 
 
-def _messages(value: str, role: str) -> list[dict[str, str]]:
+def chosen_alone(pair: Candidate) -> Candidate:
+    """What supervised training learns from a pair: its chosen answer."""
+    row = {name: value for name, value in pair.row.items() if name not in ("pair_id", "chosen", "rejected")}
+    row |= {"example_id": f"sft:{pair.id}", "completion": pair.row["chosen"]}
+    return Candidate(row, pair.conversation_id, pair.source, pair.holdout, pair.user)
+
+
+def messages_of(value: str, role: str) -> list[dict[str, str]]:
     """Text messages out of their JSON; a text that is no JSON list of messages is one message of ``role``.
 
     Empty where a message has more than text (images, tool calls): the trainer learns from texts.
@@ -90,50 +134,8 @@ def _messages(value: str, role: str) -> list[dict[str, str]]:
     return texts if all(isinstance(one["content"], str) for one in texts) else []
 
 
-def select(candidates: Iterable[Candidate], evaluation: frozenset[str]) -> Selection:
-    """Choose the rows of a dataset.
-
-    Left out, by reason: ``duplicate`` (the same prompt, chosen and rejected again), ``contradiction``
-    (two answers to a prompt, each preferred to the other: both go), ``prompt_in_evaluation`` and
-    ``prompt_in_holdout`` (asked in the frozen evaluation, or on the held-out side by another conversation).
-
-    Args:
-        candidates: any order; the result does not depend on it.
-        evaluation: `question` keys of the task's frozen evaluation file.
-    """
-    ordered = sorted(candidates, key=lambda one: str(one.row["pair_id"]))
-    dropped: Counter[str] = Counter()
-    directions: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
-    for one in ordered:
-        directions[_answers(one)].add(_text(one.row["chosen"]))
-    held = {one.conversation_id for one in ordered if one.holdout}
-    held_questions = {one.question for one in ordered if one.conversation_id in held}
-    seen: set[tuple[str, str, str]] = set()
-    train: list[Candidate] = []
-    holdout: list[Candidate] = []
-    for one in ordered:
-        identity = (one.question, _text(one.row["chosen"]), _text(one.row["rejected"]))
-        on_holdout = one.conversation_id in held
-        if len(directions[_answers(one)]) > 1:
-            dropped["contradiction"] += 1
-        elif identity in seen:
-            dropped["duplicate"] += 1
-        elif not on_holdout and one.question in evaluation:
-            dropped["prompt_in_evaluation"] += 1
-        elif not on_holdout and one.question in held_questions:
-            dropped["prompt_in_holdout"] += 1
-        else:
-            (holdout if on_holdout else train).append(one)
-            seen.add(identity)
-    return Selection(tuple(train), tuple(holdout), dict(sorted(dropped.items())))
-
-
-def _answers(one: Candidate) -> tuple[str, frozenset[str]]:
-    return one.question, frozenset((_text(one.row["chosen"]), _text(one.row["rejected"])))
-
-
-def _text(messages: Sequence[Mapping[str, Any]]) -> str:
-    return canonical(messages)
+def _texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [one["content"] for one in messages if isinstance(one.get("content"), str)]
 
 
 def lines(rows: Iterable[Row]) -> bytes:
@@ -149,17 +151,22 @@ def digest(task: str, kind: str, train: bytes, holdout: bytes) -> str:
     return total.hexdigest()
 
 
+def drawn(id: str) -> bytes:
+    """A place in an order that nobody chose and that is the same everywhere; whoever cuts takes the first."""
+    return hashlib.sha256(id.encode()).digest()
+
+
 def subset(rows: Sequence[Row], most: int) -> list[Row]:
     """At most ``most`` rows, chosen by the hash of their ids: a larger subset contains the smaller one."""
     if len(rows) <= most:
         return list(rows)
-    chosen = sorted(rows, key=lambda row: hashlib.sha256(str(row["pair_id"]).encode()).digest())[:most]
-    return sorted(chosen, key=lambda row: str(row["pair_id"]))
+    chosen = sorted(rows, key=lambda row: drawn(id_of(row)))[:most]
+    return sorted(chosen, key=id_of)
 
 
 def difference(before: Iterable[Row], after: Iterable[Row]) -> tuple[list[str], list[str], list[str]]:
-    """Ids of pairs ``(added, removed, changed)`` from one version to another, each sorted."""
-    old = {str(row["pair_id"]): canonical(row) for row in before}
-    new = {str(row["pair_id"]): canonical(row) for row in after}
-    changed = [pair for pair in old.keys() & new.keys() if old[pair] != new[pair]]
+    """Ids of rows ``(added, removed, changed)`` from one version to another, each sorted."""
+    old = {id_of(row): canonical(row) for row in before}
+    new = {id_of(row): canonical(row) for row in after}
+    changed = [id for id in old.keys() & new.keys() if old[id] != new[id]]
     return sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys()), sorted(changed)

@@ -77,7 +77,7 @@ def test_topics_that_nobody_pinned_are_not_kept(store: Store, task: str) -> None
 
 def test_topics_say_what_they_need(store: Store, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra both topic metrics abstain in one sentence that says what to install."""
-    monkeypatch.setattr(topics, "_model", lambda: None)
+    monkeypatch.setattr(topics, "embedding_model", lambda: None)
     found = named(measure(store, task, "", BASELINE, WINDOW))
     for metric in ("answer_topics", "prompt_topics"):
         assert found[metric].abstains == "topics need the package wordllama: pip install 'ratchet[topics]'"

@@ -46,7 +46,7 @@ from ratchet.services.cli.main import app
 from ratchet.services.doctor import examine
 from ratchet.services.learning import NO_CAP
 from ratchet.services.rebuild import MARKER, TWIN
-from ratchet.trainers import dataset
+from ratchet.trainers.building import build
 
 GOLDEN = HERE.parent / "golden"
 # the shared broker holds other tests' deliberate rubbish too
@@ -165,7 +165,7 @@ def test_it_ends_with_the_same_rows_while_ingest_and_traffic_go_on(
             lambda: stored(store, task, "rollouts") == stored(store, task) == 20 and stored(store, task, "alerts") == 1
         )
         assert derive_all(store, task, UNCAPPED).built == 20
-        version = dataset.build(store, tmp_path / ".ratchet", task, now()).version
+        version = build(store, tmp_path / ".ratchet", task, now()).version
         time.sleep(0.5)
         before, letters = contents(store), len(read_dead_letters(kafka.bootstrap))
 

@@ -13,6 +13,7 @@ import pytest
 from ratchet.consumers.pairs import derive_all
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Event
 from ratchet.schemas.pairing_policy import PairingPolicy
@@ -20,12 +21,15 @@ from ratchet.schemas.rows import row
 from ratchet.services.importing import jsonl
 from ratchet.services.importing.records import load_map
 from ratchet.trainers import dataset as datasets
+from ratchet.trainers.building import Recipe, build
+from ratchet.trainers.rules.dataset import question
 
 pytestmark = pytest.mark.connected
 ROOT = Path(__file__).resolve().parents[3]
 PANDALM = ROOT.parent / "shared" / "data" / "pandalm-testset-v1.json"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 UNCAPPED = PairingPolicy(max_pairs_per_user=10**9)
+UNCAPPED_ROWS = DatasetPolicy().uncapped()
 
 
 def _insert(store: Store, events: list[Event]) -> None:
@@ -74,14 +78,14 @@ def test_pandalm_becomes_a_dataset_without_a_shared_instruction(store: Store, tm
     assert counts.built + sum(counts.dropped.values()) == 999
     assert counts.dropped["tie"] > 0
 
-    built = datasets.build(store, tmp_path, "pandalm", NOW, holdout=0.1)
+    built = build(store, tmp_path, "pandalm", NOW, recipe=Recipe(policy=UNCAPPED_ROWS))
     assert sum(built.manifest["built"].values()) + sum(built.manifest["dropped"].values()) == 999
     assert built.manifest["conflicts"]["outvoted"] > 0
-    prompts = [{datasets.rules.question(one["prompt"]) for one in built.rows(side)} for side in datasets.SIDES]
+    prompts = [{question(one["prompt"]) for one in built.rows(side)} for side in datasets.SIDES]
     assert prompts[0]
     assert prompts[1]
     assert not prompts[0] & prompts[1]
-    again = datasets.build(store, tmp_path, "pandalm", NOW)
+    again = build(store, tmp_path, "pandalm", NOW, recipe=Recipe(policy=UNCAPPED_ROWS))
     assert again.version == built.version
     assert len(datasets.versions(tmp_path)) == 1
     (logged,) = [one for one in store.query_sql("SELECT * FROM ratchet.datasets WHERE task = 'pandalm'")]
@@ -93,7 +97,7 @@ def test_no_conversation_is_on_both_sides(store: Store, tmp_path: Path) -> None:
     task = f"t{uuid.uuid4().hex[:8]}"
     pairs = [_pair(task, n, conversation_id=f"c{n % 20}") for n in range(60)]
     store.insert_rows("pairs_log", pairs)
-    built = datasets.build(store, tmp_path, task, NOW)
+    built = build(store, tmp_path, task, NOW)
     talks = {pair["pair_id"]: pair["conversation_id"] for pair in pairs}
     train, held = ({talks[one["pair_id"]] for one in built.rows(side)} for side in datasets.SIDES)
     assert train
@@ -105,9 +109,9 @@ def test_new_pairs_make_a_version_with_a_parent(store: Store, tmp_path: Path) ->
     """More data is another version, whose parent is the one before; both stay as they are."""
     task = f"t{uuid.uuid4().hex[:8]}"
     store.insert_rows("pairs_log", [_pair(task, n) for n in range(10)])
-    first = datasets.build(store, tmp_path, task, NOW)
+    first = build(store, tmp_path, task, NOW)
     store.insert_rows("pairs_log", [_pair(task, 11), _pair(task, 12, status="dropped", reason="tie")])
-    second = datasets.build(store, tmp_path, task, NOW.replace(day=23))
+    second = build(store, tmp_path, task, NOW.replace(day=23))
     assert (first.manifest["parent"], second.manifest["parent"]) == (None, first.version)
     assert second.manifest["dropped"] == {"tie": 1}
     added, removed, changed = datasets.rules.difference(first.rows("train"), second.rows("train"))
@@ -119,7 +123,7 @@ def test_changed_file_is_refused(store: Store, tmp_path: Path) -> None:
     """Training data that was edited after it was built is not read."""
     task = f"t{uuid.uuid4().hex[:8]}"
     store.insert_rows("pairs_log", [_pair(task, n) for n in range(10)])
-    built = datasets.build(store, tmp_path, task, NOW)
+    built = build(store, tmp_path, task, NOW)
     built.file("train").write_bytes(built.file("train").read_bytes().replace(b"good", b"evil"))
     with pytest.raises(DatasetError, match="changed since"):
         built.rows("train")
@@ -130,6 +134,6 @@ def test_nothing_to_train_on_says_why(store: Store, tmp_path: Path) -> None:
     task = f"t{uuid.uuid4().hex[:8]}"
     store.insert_rows("pairs_log", [_pair(task, 1, status="dropped", reason="identical")])
     with pytest.raises(DatasetError, match=r"no pair to train on.*identical"):
-        datasets.build(store, tmp_path, task, NOW)
+        build(store, tmp_path, task, NOW)
     with pytest.raises(DatasetError, match="names 0 versions"):
         datasets.find(tmp_path, "abc")

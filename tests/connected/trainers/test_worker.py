@@ -23,6 +23,7 @@ from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers import registry
+from ratchet.trainers.building import build
 from ratchet.trainers.worker import Serving, Stopped, Worker
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -117,7 +118,7 @@ class Place:
             tasks={self.task: policy},
             base_model="tiny-llama",
             base_model_path=lambda: self.model,
-            derive=lambda task: None,  # the pairs are in the table already
+            build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
             python=python,
             patience_s=0.0,
         )

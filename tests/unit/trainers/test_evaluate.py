@@ -11,8 +11,8 @@ from openai import AsyncOpenAI
 from ratchet.schemas.checks import LanguageCheck, ReferenceCheck, RequiredFieldsCheck
 from ratchet.schemas.errors import DatasetError, ModelError
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers.dataset import read_evaluation
 from ratchet.trainers.evaluate import Completion, completion, completion_check, judge
+from ratchet.trainers.evaluation_set import read_evaluation
 from ratchet.trainers.worker import rejection
 
 TICKET = RequiredFieldsCheck(name="ticket", fields=["order"])

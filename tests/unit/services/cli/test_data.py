@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from ratchet.infra.clickhouse.client import Store
 from ratchet.services.cli.main import app
 from ratchet.trainers import dataset as datasets
+from ratchet.trainers.building import build
 
 MAP = """
 task = "support"
@@ -66,8 +67,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _versions(home: Path) -> tuple[str, str]:
     now = datetime(2026, 11, 22, tzinfo=UTC)
-    first = datasets.build(cast(Store, Pairs(8)), home, "support", now)
-    return first.version, datasets.build(cast(Store, Pairs(10)), home, "support", now.replace(hour=1)).version
+    first = build(cast(Store, Pairs(8)), home, "support", now)
+    return first.version, build(cast(Store, Pairs(10)), home, "support", now.replace(hour=1)).version
 
 
 def test_dry_run_reports_and_publishes_nothing(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_dataset_is_exported_as_it_was_built(home: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["dataset", "build", "support", "--kind", "sft"],
+        ["dataset", "build", "support", "--kind", "grpo"],
         ["dataset", "export", "x", "--out", "y", "--side", "test"],
         ["train", "support", "--method", "kto"],
         ["evaluate"],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ratchet.schemas.rows import canonical
 from ratchet.trainers.rules import dataset as rules
 from ratchet.trainers.rules.dataset import Candidate
+from ratchet.trainers.rules.selecting import select
 
 
 def _pair(pair_id: str, prompt: str, chosen: str, rejected: str, conversation: str, split: str = "train") -> Candidate:
@@ -43,18 +44,18 @@ PAIRS = st.lists(st.tuples(WORDS, WORDS, WORDS, WORDS, st.booleans()), max_size=
 @given(PAIRS, st.frozensets(WORDS, max_size=2))
 def test_nothing_is_on_two_sides(pairs: list[Candidate], asked: frozenset[str]) -> None:
     """No conversation and no prompt is in training and held out, and no evaluation prompt in training."""
-    evaluation = frozenset(rules.question([{"role": "user", "content": word}]) for word in asked)
-    made = rules.select(pairs, evaluation)
+    evaluation = {rules.question([{"role": "user", "content": word}]): word for word in asked}
+    made = select(pairs, evaluation)
     train, held = made.train, made.holdout
     assert not {one.conversation_id for one in train} & {one.conversation_id for one in held}
     assert not {one.question for one in train} & {one.question for one in held}
-    assert not {one.question for one in train} & evaluation
+    assert not {one.question for one in train} & evaluation.keys()
 
 
 @given(PAIRS)
 def test_every_pair_is_chosen_or_counted(pairs: list[Candidate]) -> None:
     """Rows and reasons together account for every candidate."""
-    made = rules.select(pairs, frozenset())
+    made = select(pairs, {})
     assert len(made.train) + len(made.holdout) + sum(made.dropped.values()) == len(pairs)
 
 
@@ -63,7 +64,7 @@ def test_order_of_arrival_changes_nothing(pairs: list[Candidate], order: random.
     """The same pairs in any order give the same bytes, so the same version."""
     shuffled = list(pairs)
     order.shuffle(shuffled)
-    one, other = rules.select(pairs, frozenset()), rules.select(shuffled, frozenset())
+    one, other = select(pairs, {}), select(shuffled, {})
     assert rules.lines(c.row for c in one.train) == rules.lines(c.row for c in other.train)
     assert one.dropped == other.dropped
 
@@ -71,7 +72,7 @@ def test_order_of_arrival_changes_nothing(pairs: list[Candidate], order: random.
 @given(PAIRS)
 def test_no_two_rows_contradict_each_other(pairs: list[Candidate]) -> None:
     """Where two answers were each preferred to the other, neither pair is used."""
-    made = rules.select(pairs, frozenset())
+    made = select(pairs, {})
     rows = [one.row for one in made.train + made.holdout]
     said = {(canonical(row["prompt"]), canonical(row["chosen"]), canonical(row["rejected"])) for row in rows}
     assert not {(p, r, c) for p, c, r in said if c != r} & said
@@ -80,7 +81,7 @@ def test_no_two_rows_contradict_each_other(pairs: list[Candidate]) -> None:
 def test_reasons_are_named() -> None:
     """A repeated, a contradicted, a leaking and an evaluated pair are each counted under its own reason."""
     evaluated = rules.question([{"role": "system", "content": "s"}, {"role": "user", "content": "frozen"}])
-    made = rules.select(
+    made = select(
         [
             _pair("1", "q", "good", "bad", "c1"),
             _pair("2", "q", "good", "bad", "c1"),
@@ -90,7 +91,7 @@ def test_reasons_are_named() -> None:
             _pair("6", "s", "fine", "bad", "c5"),
             _pair("7", "frozen", "good", "bad", "c6"),
         ],
-        frozenset({evaluated}),
+        {evaluated: "frozen"},
     )
     assert [one.row["pair_id"] for one in made.train] == ["1"]
     assert [one.row["pair_id"] for one in made.holdout] == ["5"]
