@@ -25,6 +25,7 @@ class PoolSettings(BaseModel):
     base_model: str = Field(min_length=1, max_length=128, description="its served name; of a provider, what it trains")
     base_model_path: Path | None = Field(None, description="folder to train on; vLLM only")
     api_key: SecretStr | None = None
+    usd_per_million_trained_tokens: Annotated[float, Field(gt=0)] | None = Field(None, description="at a provider")
 
     @property
     def key(self) -> str | None:

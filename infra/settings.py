@@ -184,6 +184,11 @@ class Settings(BaseSettings):
                     f"pools.{name}.base_model: {pool.base_model!r} is {named[pool.base_model]}'s; allowed: another one"
                 )
             named[pool.base_model] = f"pools.{name}"
+        for task, policy in self.tasks.items():
+            if policy.training.pool is not None and policy.training.pool not in self.pools:
+                raise ValueError(
+                    f"tasks.{task}.training.pool: {policy.training.pool!r}; allowed: {', '.join(self.pools) or 'none'}"
+                )
         return self
 
     @classmethod

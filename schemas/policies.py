@@ -20,6 +20,7 @@ from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 from ratchet.schemas.retraining_policy import RetrainingPolicy
+from ratchet.schemas.training_pool import ManagedRecipe
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -40,6 +41,10 @@ class TrainingPolicy(Closed):
     lora_alpha: AtLeastOne = 16
     max_length: AtLeastOne = 512
     seed: int = 0
+    pool: str | None = None
+    """Under ``[pools]``: whose base model is trained on, or which provider trains; None: the first one's, here."""
+    managed: ManagedRecipe = Field(default_factory=ManagedRecipe)
+    """Of a provider's job; the fields above but the method and the seed are for training here."""
 
 
 Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]

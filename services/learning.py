@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.kafka.publisher import Publisher
     from ratchet.infra.models.vllm import VllmClient
+    from ratchet.infra.pool_settings import PoolSettings
     from ratchet.infra.settings import Settings
-    from ratchet.schemas.events import Adapter
+    from ratchet.schemas.events import Adapter, Training
     from ratchet.schemas.pairing_policy import PairingPolicy
+    from ratchet.trainers.bases import Base
     from ratchet.trainers.job import Outcome
-    from ratchet.trainers.worker import Serving, Worker
+    from ratchet.trainers.worker import Worker
 
 NO_CAP = 1_000_000_000
 
@@ -43,18 +45,56 @@ def base_model_path(s: Settings) -> Path:
 
 def chat_client(s: Settings) -> AsyncOpenAI:
     """An OpenAI client of the first vLLM replica."""
+    # replicas are neighbours, never behind the environment's proxy
+    return _client(f"{s.vllm[0]}/v1", None, s.upstream_timeout_s, trust_env=False)
+
+
+def _client(url: str, key: str | None, timeout_s: float, *, trust_env: bool) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    # trust_env=False: replicas are neighbours, never behind the environment's proxy
-    http = DefaultAsyncHttpxClient(trust_env=False)
-    return AsyncOpenAI(base_url=f"{s.vllm[0]}/v1", api_key="none", http_client=http, timeout=s.upstream_timeout_s)
+    http = DefaultAsyncHttpxClient(trust_env=trust_env)
+    return AsyncOpenAI(base_url=url, api_key=key or "none", http_client=http, timeout=timeout_s)
 
 
-def serving(s: Settings) -> Serving:
-    """The vLLM replicas, for loading and asking new adapters."""
-    from ratchet.trainers.worker import Serving
+def bases(s: Settings, *, serve: bool = True) -> dict[str, Base]:
+    """What can be trained on, by pool: the first one's base model, and those of ``[pools]``.
 
-    return Serving(_evaluating(s), lambda: chat_client(s))
+    Args:
+        s: the settings.
+        serve: load what is trained and ask it; without it adapters are only registered.
+    """
+    from ratchet.trainers.bases import FIRST, Base, Serving
+
+    first = Serving(_evaluating(s), lambda: chat_client(s)) if serve else None
+    found = {FIRST: Base(s.base_model, lambda: base_model_path(s), serving=first)}
+    return found | {name: _pool_base(s, pool, serve) for name, pool in s.pools.items()}
+
+
+def _pool_base(s: Settings, pool: PoolSettings, serve: bool) -> Base:
+    from ratchet.infra.models.vllm import VllmClient
+    from ratchet.schemas.errors import StartError
+    from ratchet.trainers.bases import Base, Serving
+    from ratchet.trainers.managed import Provider
+
+    def client() -> AsyncOpenAI:
+        return _client(f"{pool.urls[0]}/v1", pool.key, s.upstream_timeout_s, trust_env=pool.kind == "openai")
+
+    if pool.kind == "openai":
+        price = pool.usd_per_million_trained_tokens
+        return Base(
+            pool.base_model,
+            None,
+            lambda: Provider(client(), pool.base_model, price),
+            Serving(None, client) if serve else None,
+        )
+
+    def path() -> Path:
+        folder = pool.base_model_path
+        if folder is None or not (folder / "config.json").is_file():
+            raise StartError(f"pools: {pool.base_model}: base_model_path {folder}: no model folder there")
+        return folder
+
+    return Base(pool.base_model, path, None, Serving(VllmClient(pool.urls), client) if serve else None)
 
 
 def _evaluating(s: Settings) -> VllmClient:
@@ -95,20 +135,18 @@ def derive_pairs(
     return counts, counts.policy
 
 
-def make_worker(s: Settings, store: Store, publisher: Publisher, served: Serving | None) -> Worker:
-    """A worker over these parts; ``served=None`` registers adapters without loading or asking them."""
+def make_worker(s: Settings, store: Store, publisher: Publisher, *, serve: bool = True) -> Worker:
+    """A worker over these parts; without ``serve`` it registers adapters without loading or asking them."""
     from ratchet.services.datasets import build_dataset
     from ratchet.trainers.worker import Worker
 
     return Worker(
         store,
         publisher,
-        served,
         home=s.home,
         config_dir=s.config_dir,
         tasks=s.tasks,
-        base_model=s.base_model,
-        base_model_path=lambda: base_model_path(s),
+        bases=bases(s, serve=serve),
         build=lambda task, kind: build_dataset(s, store, task, kind),
     )
 
@@ -148,10 +186,9 @@ def train_now(
     wait_for_broker(s.kafka, 10)
     store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-train")
     try:
-        served = serving(s) if serve else None
         if serve and not wiring.vllm(s).ready():
             tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
-            served = None
+            serve = False
         kind = kind_for(str(params.get("method", "dpo")))
         chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind)
         if chosen.task != task:
@@ -160,7 +197,7 @@ def train_now(
         request = Training(
             id=clock.new_id(), at=clock.now(), task=task, job_id=clock.new_id(), state="requested", params=params
         )
-        worker = make_worker(s, store, publisher, served)
+        worker = make_worker(s, store, publisher, serve=serve)
         outcome = asyncio.run(worker.run(request, dataset=chosen, on_progress=on_progress))
         if left := publisher.flush(30):
             raise BrokerError(f"{left} events of job {request.job_id} were not delivered to Kafka")
@@ -205,6 +242,7 @@ def evaluate_now(s: Settings, adapter: str | None, task: str | None, version: st
 
 
 def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[str]) -> dict[str, Any] | None:
+    from ratchet.schemas.errors import ModelError
     from ratchet.schemas.policies import TaskPolicy
     from ratchet.trainers.evaluate import completion, completion_check
     from ratchet.trainers.evaluation_set import read_evaluation
@@ -213,17 +251,22 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
     if file is None or policy.completion == "outcome":
         notes.append(f"completion: task {task!r} declares no evaluation file with a check to complete it by")
         return None
-    replicas = _evaluating(s)
-    if not replicas.ready():
-        notes.append(f"completion: no vLLM at {', '.join(s.vllm)}")
+    base = _base_of(s, manifest)
+    serving = base.serving
+    assert serving is not None, "bases are made to be asked"
+    try:
+        if manifest is not None and serving.replicas is not None:
+            serving.replicas.load_adapter(manifest.name, manifest.path)
+        elif serving.replicas is not None and not _evaluating(s).ready():
+            raise ModelError(f"no vLLM at {', '.join(s.vllm)}")
+    except ModelError as error:
+        notes.append(f"completion: {error}")
         return None
-    if manifest is not None:
-        replicas.load_adapter(manifest.name, manifest.path)
     rows, check = read_evaluation(file), completion_check(task, policy, s.config_dir)
-    model = manifest.name if manifest else s.base_model
+    model = (manifest.served_as or manifest.name) if manifest else s.base_model
 
     async def ask() -> dict[str, Any]:
-        async with chat_client(s) as client:
+        async with serving.chat() as client:
             measured = await completion(
                 client,
                 model,
@@ -238,12 +281,26 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
     return asyncio.run(ask())
 
 
+def _base_of(s: Settings, manifest: Adapter | None) -> Base:
+    """Where an adapter's base model is (the base model itself: the first pool's)."""
+    from ratchet.trainers.bases import FIRST
+
+    known = bases(s)
+    if manifest is None:
+        return known[FIRST]
+    return next((base for base in known.values() if base.model == manifest.base_model), known[FIRST])
+
+
 def _preference_accuracy(
     s: Settings, task: str, manifest: Adapter | None, version: str | None, notes: list[str]
 ) -> dict[str, Any] | None:
     from ratchet.schemas.policies import TaskPolicy
     from ratchet.trainers import dataset as datasets
 
+    base = _base_of(s, manifest)
+    if base.path is None:
+        notes.append(f"preference accuracy: {base.model} is a provider's, whose probabilities are not to be had")
+        return None
     wanted = version or (manifest.dataset if manifest else None)
     found = datasets.find(s.home, wanted) if wanted else datasets.latest(s.home, task, "preference")
     if found is None or not found.manifest["built"]["holdout"]:
@@ -255,7 +312,7 @@ def _preference_accuracy(
     rows = [PreferenceRow.model_validate(row) for row in found.rows("holdout")]
     policy = s.tasks.get(task, TaskPolicy()).training
     length = int(str((manifest.params if manifest else {}).get("max_length", policy.max_length)))
-    folder = base_model_path(s)
+    folder = base.path()
     measured: dict[str, Any] = {"dataset": found.version}
     measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length, dtype="float32"))
     if manifest is not None:
@@ -269,3 +326,61 @@ def evaluation_file(s: Settings, task: str) -> Path | None:
     """A task's frozen evaluation prompts, where it declares some."""
     policy = s.tasks.get(task)
     return s.config_dir / policy.evaluation if policy and policy.evaluation else None
+
+
+def upgrade(s: Settings, pool: str, task: str | None = None) -> list[Training]:
+    """Ask for a training of every live adapter's recipe and data on another base model; gives the requests.
+
+    What comes of each goes through evaluation and its task's rollout like any other adapter.
+
+    Args:
+        s: the settings.
+        pool: under ``[pools]``: whose base model is the new one.
+        task: of one task; None: of all.
+
+    Raises:
+        SettingsError: no such pool, or nothing is live on another base model.
+        RatchetError: Kafka or ClickHouse is away.
+    """
+    from ratchet.infra import clock
+    from ratchet.infra.kafka.admin import wait_for_broker
+    from ratchet.schemas.errors import BrokerError, SettingsError
+    from ratchet.schemas.events import Training
+    from ratchet.schemas.ids import BASE
+    from ratchet.services.controller.seed import adapters, rollouts
+
+    if pool not in s.pools:
+        raise SettingsError(f"--base {pool!r}; allowed: {', '.join(s.pools) or 'none: no [pools.<name>] is declared'}")
+    wait_for_broker(s.kafka, 10)
+    with wiring.store(s) as store:
+        known = {adapter.name: adapter for adapter in adapters(store)}
+        live = [known.get(table.stable) for table in rollouts(store) if table.stable != BASE]
+    chosen = [
+        one
+        for one in live
+        if one is not None and task in (None, one.task) and one.base_model != s.pools[pool].base_model
+    ]
+    if not chosen:
+        raise SettingsError(f"{task or 'no task'}: no adapter is live on another base model than pool {pool!r}'s")
+    requests = [
+        Training(
+            id=clock.new_id(),
+            at=clock.now(),
+            task=one.task,
+            job_id=clock.new_id(),
+            state="requested",
+            method=one.method,
+            reason=f"upgrade of {one.name} from {one.base_model} to {s.pools[pool].base_model}",
+            params=one.params | {"pool": pool, "dataset": one.dataset},
+        )
+        for one in chosen
+    ]
+    publisher = wiring.publisher(s, "ratchet-upgrade")
+    try:
+        for request in requests:
+            publisher.publish(request)
+        if left := publisher.flush(30):
+            raise BrokerError(f"{left} requests were not delivered to Kafka")
+    finally:
+        publisher.close()
+    return requests

@@ -103,12 +103,12 @@ def run_worker(s: Settings) -> None:
     """Serve `ratchet.training` until SIGTERM or SIGINT; a run under way is ended and done again later."""
     from ratchet.infra.kafka.stream import make_broker, subscribe
     from ratchet.schemas.topics import TRAINING
-    from ratchet.services.learning import make_worker, serving
+    from ratchet.services.learning import make_worker
     from ratchet.trainers.worker import MAX_POLL_INTERVAL_S
 
     async def run(stop: asyncio.Event) -> None:
         store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-trainer")
-        worker = make_worker(s, store, publisher, serving(s))
+        worker = make_worker(s, store, publisher)
         broker = make_broker(s.kafka)
         subscribe(broker, TRAINING, "trainer", worker.handle, publisher, max_poll_interval_s=MAX_POLL_INTERVAL_S)
         try:

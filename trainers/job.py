@@ -19,12 +19,15 @@ from ratchet.schemas.errors import DatasetError, TrainingError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.explain import explain
 from ratchet.schemas.policies import TrainingPolicy
+from ratchet.schemas.training_pool import ManagedRecipe
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.dpo_job import DpoJob, DpoParams
 from ratchet.trainers.registry import write_whole
 from ratchet.trainers.rules import dataset as rules
 
+ELSEWHERE = ("pool", "managed", "dataset", "max_pairs")
+"""Of a request: where to train, what a provider is told, and on what."""
 MIN_PAIRS = 8
 """Below this many pairs a run would only memorise them."""
 
@@ -54,8 +57,9 @@ def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any]) -> DpoParams:
     Raises:
         TrainingError: names the parameter, its value and what is allowed.
     """
+    ours = policy.model_dump() | dict(wanted)
     try:
-        return DpoParams.model_validate(policy.model_dump() | dict(wanted))
+        return DpoParams.model_validate({name: value for name, value in ours.items() if name not in ELSEWHERE})
     except ValidationError as error:
         raise TrainingError(f"training parameters: {explain(error)}") from None
 
@@ -107,6 +111,28 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
     return Plan(dataset, params.model_dump(), max_pairs, len(chosen), folder / "job.json")
 
 
+def plan_managed(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping[str, Any]) -> Plan:
+    """Say what a provider is to train, and remember the dataset for a repeated job.
+
+    Raises:
+        TrainingError: a parameter that is not allowed, or the plan cannot be written.
+        DatasetError: the dataset's files are not what was built.
+    """
+    try:
+        recipe = ManagedRecipe.model_validate(wanted.get("managed") or policy.managed.model_dump())
+    except ValidationError as error:
+        raise TrainingError(f"training parameters: managed: {explain(error)}") from None
+    params = {"method": wanted.get("method", policy.method), "seed": wanted.get("seed", policy.seed)}
+    params |= {"managed": recipe.model_dump(exclude_none=True)}
+    n = len(dataset.rows("train"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "plan.json", orjson.dumps({"dataset": dataset.version}))
+    except OSError as error:
+        raise TrainingError(f"{error.filename or folder}: {error.strerror}: the job cannot be written") from error
+    return Plan(dataset, params, None, n, folder / "plan.json")
+
+
 def planned_dataset(folder: Path, home: Path) -> Dataset | None:
     """The dataset that an earlier attempt of this job trained on, or None.
 
@@ -155,7 +181,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 def figures(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a run's result.json, flat: what `training.v1` and the manifest carry as metrics."""
     metrics = {name: float(value) for name, value in result.get("metrics", {}).items()}
-    for name in ("seconds", "n", "too_long", "steps"):
+    for name in ("seconds", "n", "too_long", "steps", "trained_tokens", "cost_usd"):
         if isinstance(result.get(name), int | float):
             metrics[name] = float(result[name])
     for side in ("before", "after"):

@@ -190,7 +190,7 @@ class _Desk:
         if len(order.train) < rules.MIN_EXAMPLES:
             raise TrainingError(f"{len(order.train)} rows to train on; a provider needs at least {rules.MIN_EXAMPLES}")
         files = {"train": rules.lines(order.method, order.train)}
-        if order.holdout:
+        if len(order.holdout) >= rules.MIN_EXAMPLES:
             files["holdout"] = rules.lines(order.method, order.holdout)
         sent = dict(self._notes().get("files", {}))
         for side, raw in files.items():

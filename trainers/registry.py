@@ -38,6 +38,8 @@ class Placed:
     name: str
     folder: Path
     weights_sha256: str
+    served_as: str = ""
+    """A provider's id of the model, which has no weights here; their hash is then that id's."""
 
 
 def place(home: Path, task: str, job_id: str, made: Path, taken: Iterable[str]) -> Placed:
@@ -67,6 +69,40 @@ def place(home: Path, task: str, job_id: str, made: Path, taken: Iterable[str]) 
             return _copy(shelf, task, number, job_id, made)
     except OSError as error:
         raise TrainingError(f"{error.filename or shelf}: {error.strerror}: the adapter cannot be stored") from error
+
+
+def place_served(home: Path, task: str, job_id: str, served_as: str, taken: Iterable[str]) -> Placed:
+    """Give a provider's model the task's next number; a job that was placed before gets the same name again.
+
+    Args:
+        home: Ratchet's home.
+        task: the task that it was trained for.
+        job_id: the training job.
+        served_as: the provider's id of it.
+        taken: names that the task already used.
+
+    Raises:
+        TrainingError: it cannot be noted.
+    """
+    shelf = home / "adapters"
+    sha256 = hashlib.sha256(served_as.encode()).hexdigest()
+    try:
+        with _locked(shelf):
+            known = [path for path in shelf.iterdir() if ADAPTER_NAME.match(path.name)]
+            for folder in known:
+                if _origin(folder).get("job_id") == job_id:
+                    return Placed(folder.name, folder, sha256, served_as)
+            number = next_number(task, [*taken, *(path.name for path in known)])
+            folder = shelf / adapter_name(task, number, sha256)
+            scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
+            (scratch / ORIGIN).write_bytes(
+                orjson.dumps({"job_id": job_id, "weights_sha256": sha256, "served_as": served_as})
+            )
+            scratch.chmod(0o755)
+            scratch.rename(folder)
+            return Placed(folder.name, folder, sha256, served_as)
+    except OSError as error:
+        raise TrainingError(f"{error.filename or shelf}: {error.strerror}: the model cannot be noted") from error
 
 
 def _origin(folder: Path) -> dict[str, str]:
@@ -162,6 +198,7 @@ def register(
             "method": method,
             "base_model": base_model,
             "path": str(placed.folder.resolve()),
+            "served_as": placed.served_as,
             "weights_sha256": placed.weights_sha256,
             "dataset": dataset,
             "dataset_sha256": dataset_sha256,

@@ -7,10 +7,9 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ratchet.infra import clock
 from ratchet.schemas.checks import Check
@@ -18,8 +17,11 @@ from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, Ratche
 from ratchet.schemas.events import Adapter, Event, Training
 from ratchet.schemas.ids import BASE, derived_id
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.training_pool import ManagedRecipe
+from ratchet.trainers import dataset as datasets
 from ratchet.trainers import job as jobs
-from ratchet.trainers import process, registry
+from ratchet.trainers import managed, process, registry
+from ratchet.trainers.bases import FIRST, Base, Replicas
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluate import Completion, completion, completion_check
 from ratchet.trainers.evaluation_set import EvaluationSet, read_evaluation
@@ -27,8 +29,6 @@ from ratchet.trainers.job import Outcome, Plan
 from ratchet.trainers.rules.dataset import Kind, kind_for
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.kafka.publisher import Publisher
 
@@ -41,34 +41,16 @@ class Stopped(RatchetError):
     """The worker was stopped in the middle of a job: not done, to be done again by the next one."""
 
 
-class Replicas(Protocol):
-    """Every vLLM replica, as far as training needs them."""
-
-    def load_adapter(self, name: str, path: Path | str) -> None:
-        """Load an adapter everywhere; raises `ModelError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """Where a new adapter is loaded, and where it is asked the held-out prompts."""
-
-    replicas: Replicas
-    chat: Callable[[], AsyncOpenAI]
-    """Makes a client of one replica; closed after each evaluation."""
-
-
 class Worker:
     """Runs training jobs, one at a time for each task.
 
     Args:
         store: ClickHouse.
         publisher: where the events go.
-        serving: vLLM; None registers adapters without loading or asking them.
         home: Ratchet's home.
         config_dir: the folder that `TaskPolicy.evaluation` is relative to.
         tasks: the policies.
-        base_model: the base model's served name.
-        base_model_path: gives the base model's folder (and may have to unpack it first).
+        bases: what is trained on, by pool; `FIRST` is the first one.
         build: makes a dataset version of the kind that is asked for, of all feedback that is stored.
         now: the clock.
         python: interpreter of the training process.
@@ -79,21 +61,18 @@ class Worker:
         self,
         store: Store,
         publisher: Publisher,
-        serving: Serving | None,
         *,
         home: Path,
         config_dir: Path,
         tasks: Mapping[str, TaskPolicy],
-        base_model: str,
-        base_model_path: Callable[[], Path],
+        bases: Mapping[str, Base],
         build: Callable[[str, Kind], Dataset],
         now: Callable[[], datetime] = clock.now,
         python: str = sys.executable,
         patience_s: float = 300.0,
     ) -> None:
-        self._store, self._publisher, self._serving = store, publisher, serving
+        self._store, self._publisher, self._bases = store, publisher, bases
         self._home, self._config_dir, self._tasks = home.resolve(), config_dir, tasks
-        self._base_model, self._base_model_path = base_model, base_model_path
         self._build, self._now, self._python, self._patience_s = build, now, python, patience_s
         self._running: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
@@ -168,32 +147,38 @@ class Worker:
     ) -> Outcome:
         policy = self._tasks.get(request.task, TaskPolicy())
         wanted = {"method": request.method} | request.params
+        base = self._base(wanted.get("pool", policy.training.pool))
+        if base.provider is None:
+            jobs.recipe(policy.training, wanted)  # refused before anything is built for it
         dataset = dataset or jobs.planned_dataset(folder, self._home)
+        if dataset is None and (version := wanted.pop("dataset", None)) is not None:
+            dataset = await asyncio.to_thread(datasets.find, self._home, str(version))
         if dataset is None:
             dataset = await asyncio.to_thread(self._build, request.task, kind_for(wanted["method"]))
+        wanted.pop("dataset", None)
         await asyncio.to_thread(EvaluationSet.of(self._evaluation_file(policy)).refuse_touched, dataset)
-        base_path = await asyncio.to_thread(self._base_model_path)
-        planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
         # before hours of training: a check that can never run is refused
-        check = await asyncio.to_thread(self._check, request.task, policy)
+        check = await asyncio.to_thread(self._check, request.task, policy, base)
 
-        result = process.result_of(folder)
-        if result is None:
-            self._publisher.publish(self._event(request, "started", dataset=dataset.version, steps=None))
+        def told(line: process.Progress) -> None:
+            try:
+                self._publisher.publish(self._progress(request, dataset.version, line))
+            except BrokerError as error:
+                # Progress is news, not record: no run ends for it.
+                log.warning("progress of job %s was not published: %s", request.job_id, error)
+            if on_progress is not None:
+                on_progress(line)
 
-            def told(line: process.Progress) -> None:
-                try:
-                    self._publisher.publish(self._progress(request, dataset.version, line))
-                except BrokerError as error:
-                    # Progress is news, not record: no run ends for it.
-                    log.warning("progress of job %s was not published: %s", request.job_id, error)
-                if on_progress is not None:
-                    on_progress(line)
-
-            result = await process.run(planned.job_file, folder, told, python=self._python)
-        placed = await asyncio.to_thread(self._place, request, folder, str(result["weights_sha256"]))
-        evaluated = await self._evaluate(policy, placed, check)
-        adapter = self._register(request, policy, planned, placed, result, evaluated)
+        if base.provider is not None:
+            planned = await asyncio.to_thread(jobs.plan_managed, folder, dataset, policy.training, wanted)
+            result, placed = await self._by_provider(request, folder, planned, base.provider, told)
+        else:
+            assert base.path is not None, "trained here or by a provider"
+            base_path = await asyncio.to_thread(base.path)
+            planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
+            result, placed = await self._here(request, folder, planned, told)
+        evaluated = await self._evaluate(policy, placed, check, base)
+        adapter = self._register(request, policy, planned, placed, result, evaluated, base)
         metrics = jobs.figures(result) | (
             {"completion": evaluated.rate} if evaluated and evaluated.rate is not None else {}
         )
@@ -208,6 +193,50 @@ class Worker:
         )
         return Outcome(ended, adapter)
 
+    def _base(self, pool: object) -> Base:
+        base = self._bases.get(str(pool or FIRST))
+        if base is None:
+            known = ", ".join(repr(name) for name in self._bases if name) or "none"
+            raise TrainingError(f"training parameters: pool: {pool!r}; allowed: {known}")
+        return base
+
+    async def _here(
+        self, request: Training, folder: Path, planned: Plan, told: Callable[[process.Progress], None]
+    ) -> tuple[Mapping[str, Any], registry.Placed]:
+        result = process.result_of(folder)
+        if result is None:
+            self._publisher.publish(self._event(request, "started", dataset=planned.dataset.version, steps=None))
+            result = await process.run(planned.job_file, folder, told, python=self._python)
+        return result, await asyncio.to_thread(self._place, request, folder, str(result["weights_sha256"]))
+
+    async def _by_provider(
+        self,
+        request: Training,
+        folder: Path,
+        planned: Plan,
+        provider: Callable[[], managed.Provider],
+        told: Callable[[process.Progress], None],
+    ) -> tuple[Mapping[str, Any], registry.Placed]:
+        self._publisher.publish(self._event(request, "started", dataset=planned.dataset.version, steps=None))
+        order = managed.Order(
+            job_id=request.job_id,
+            task=request.task,
+            method=planned.params["method"],
+            train=planned.dataset.rows("train"),
+            holdout=planned.dataset.rows("holdout"),
+            recipe=ManagedRecipe.model_validate(planned.params["managed"]),
+            seed=planned.params["seed"],
+        )
+        at = provider()
+        try:
+            result = await managed.train(at, order, folder, told)
+        finally:
+            await at.client.close()
+        taken = [str(row["name"]) for row in self._store.query("adapter_names", task=request.task)]
+        return result, await asyncio.to_thread(
+            registry.place_served, self._home, request.task, request.job_id, result["served_as"], taken
+        )
+
     def _place(self, request: Training, folder: Path, sha256: str) -> registry.Placed:
         taken = [str(row["name"]) for row in self._store.query("adapter_names", task=request.task)]
         placed = registry.place(self._home, request.task, request.job_id, folder / "adapter", taken)
@@ -215,26 +244,29 @@ class Worker:
             raise TrainingError(f"{placed.folder}: the weights are not those that the run wrote (sha256 differs)")
         return placed
 
-    def _check(self, task: str, policy: TaskPolicy) -> Check | None:
+    def _check(self, task: str, policy: TaskPolicy, base: Base) -> Check | None:
         """What held-out answers are checked by; None where there is nothing to ask or check."""
-        if self._serving is None or policy.evaluation is None or policy.completion == "outcome":
+        if base.serving is None or policy.evaluation is None or policy.completion == "outcome":
             return None
         return completion_check(task, policy, self._config_dir)
 
-    async def _evaluate(self, policy: TaskPolicy, placed: registry.Placed, check: Check | None) -> Completion | None:
+    async def _evaluate(
+        self, policy: TaskPolicy, placed: registry.Placed, check: Check | None, base: Base
+    ) -> Completion | None:
         """Load the adapter everywhere and ask the held-out prompts; None where there is nothing to ask or check."""
-        if self._serving is None:
+        if base.serving is None:
             return None
-        await self._load(self._serving.replicas, placed)
+        if base.serving.replicas is not None:
+            await self._load(base.serving.replicas, placed)
         file = self._evaluation_file(policy)
         if file is None or check is None:
             return None
         rows = read_evaluation(file)
-        client = self._serving.chat()
+        client = base.serving.chat()
         try:
             return await completion(
                 client,
-                placed.name,
+                placed.served_as or placed.name,
                 rows,
                 check,
                 folder=self._config_dir,
@@ -265,6 +297,7 @@ class Worker:
         placed: registry.Placed,
         result: Mapping[str, Any],
         evaluated: Completion | None,
+        base: Base,
     ) -> Adapter:
         evaluation: dict[str, Any] = {}
         if evaluated is not None:
@@ -281,8 +314,8 @@ class Worker:
             task=request.task,
             job_id=request.job_id,
             at=self._now(),
-            method="dpo",
-            base_model=self._base_model,
+            method=planned.params["method"],
+            base_model=base.model,
             dataset=planned.dataset.version,
             dataset_sha256=planned.dataset.sha256,
             parents=[row["stable"] for row in stable if row["stable"] != BASE],

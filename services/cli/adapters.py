@@ -70,6 +70,27 @@ def show(name: Annotated[str, typer.Argument(help="task@vN-sha8")], as_json: Jso
             typer.echo(f"  {key:<16} {text}")
 
 
+@app.command()
+def upgrade(
+    base: Annotated[str, typer.Option(help="under [pools]: whose base model is the new one")],
+    task: Annotated[str | None, typer.Option(help="one task; none: all")] = None,
+    as_json: Json = False,
+) -> None:
+    """Retrain every live adapter's recipe and data on a new base model; each goes through evaluation and rollout."""
+    import orjson
+
+    from ratchet.services import wiring
+    from ratchet.services.learning import upgrade as ask
+
+    requests = ask(wiring.settings(), base, task)
+    if as_json:
+        typer.echo(orjson.dumps([one.model_dump(mode="json") for one in requests], option=orjson.OPT_INDENT_2))
+        return
+    for one in requests:
+        typer.echo(f"{one.task}: {one.reason} (job {one.job_id})")
+    typer.echo(f"{len(requests)} trainings asked for; `ratchet train-worker` does them one after the other")
+
+
 def serves_as(name: str, table: Rollout | None) -> str | None:
     """An adapter's place in its task's routing table: stable, candidate or previous; None for none."""
     if table is None:

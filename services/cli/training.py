@@ -59,17 +59,25 @@ def train(
         raise typer.Exit(1)
 
 
+_FIGURES = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "held-out loss {:.4f}",
+    "reward_accuracy": "reward accuracy {:.0%}",
+    "reward_margin": "margin {:.3f}",
+    "eta_s": "{:.0f} s left",
+}
+"""What a progress line may have, in the order in which it is shown."""
+
+
 def _line() -> Callable[[dict[str, Any]], None]:
     """A progress line that stays in its place on a terminal, and is one line a step elsewhere."""
     live = sys.stderr.isatty()
 
     def show(line: dict[str, Any]) -> None:
         last = line["step"] >= line["steps"]
-        text = (
-            f"step {line['step']}/{line['steps']}  loss {line['loss']:.4f}  "
-            f"reward accuracy {line['reward_accuracy']:.0%}  margin {line['reward_margin']:.3f}  "
-            f"{line['eta_s']:.0f} s left"
-        )
+        told = [f"step {line['step']}/{line['steps']}"]
+        told += [text.format(line[name]) for name, text in _FIGURES.items() if name in line]
+        text = "  ".join(told)
         sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if last else "") if live else f"{text}\n")
         sys.stderr.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from openai import AsyncOpenAI
+from provider import BASE as PROVIDERS_BASE
+from provider import Provider as Server
 
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
@@ -22,9 +25,10 @@ from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers import registry
+from ratchet.trainers import managed, registry
+from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
-from ratchet.trainers.worker import Serving, Stopped, Worker
+from ratchet.trainers.worker import Stopped, Worker
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
 
@@ -75,6 +79,8 @@ class Place:
     task: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
     replicas: Replicas = field(default_factory=Replicas)
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
+    more: dict[str, Base] = field(default_factory=dict)
+    """Other pools."""
 
     def __post_init__(self) -> None:
         rows = "".join(
@@ -112,12 +118,10 @@ class Place:
         return Worker(
             self.store,
             self.publisher,
-            Serving(self.replicas, _chat),
             home=self.home,
             config_dir=self.home,
             tasks={self.task: policy},
-            base_model="tiny-llama",
-            base_model_path=lambda: self.model,
+            bases={FIRST: Base("tiny-llama", lambda: self.model, serving=Serving(self.replicas, _chat))} | self.more,
             build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
             python=python,
             patience_s=0.0,
@@ -260,3 +264,50 @@ def _children() -> set[int]:
         if parent == os.getpid() and (b"train_dpo" in command or b"guard.py" in command):
             found.add(int(entry.name))
     return found
+
+
+async def test_a_providers_model_enters_the_same_registry(place: Place) -> None:
+    """A provider trains it: uploaded, asked by its own name there, registered under ours with its cost."""
+    server = Server()
+    try:
+
+        def client() -> AsyncOpenAI:
+            return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0)
+
+        far = managed.Provider(client(), PROVIDERS_BASE, usd_per_million=25.0, poll_s=0.01)
+        place.more["far"] = Base(PROVIDERS_BASE, None, lambda: far, Serving(None, _chat))
+        place.pairs(20)
+        lines: list[dict[str, Any]] = []
+        request = place.request(pool="far", managed={"n_epochs": 1})
+        outcome = await place.worker().run(request, on_progress=lines.append)
+        adapter = outcome.adapter
+        assert adapter is not None, outcome.training.reason
+        (job,) = server.state.jobs.values()
+        assert (adapter.served_as, adapter.base_model) == (job["fine_tuned_model"], PROVIDERS_BASE)
+        assert adapter.name == f"{place.task}@v1-{hashlib.sha256(adapter.served_as.encode()).hexdigest()[:8]}"
+        assert adapter.evaluation["completion"]["k"] == 5
+        assert outcome.training.metrics["cost_usd"] > 0
+        assert [line["step"] for line in lines] == [2, 3, 4]
+        assert place.replicas.loaded == {}, "nothing is loaded here"
+        again = await place.worker().run(request)
+        assert again == outcome
+        assert len(server.state.jobs) == 1
+    finally:
+        server.stop()
+
+
+async def test_another_pools_base_model_is_trained_on(place: Place) -> None:
+    """A request that names a pool and a dataset, as an upgrade does, trains that there; an unknown pool is named."""
+    place.pairs(20)
+    first = await place.worker().run(place.request())
+    assert first.adapter is not None, first.training.reason
+    there = Replicas()
+    place.more["next"] = Base("tiny-next", lambda: place.model, serving=Serving(there, _chat))
+    params = first.adapter.params | {"pool": "next", "dataset": first.adapter.dataset}
+    second = await place.worker().run(place.request(**params))
+    assert second.adapter is not None, second.training.reason
+    assert (second.adapter.base_model, second.adapter.dataset) == ("tiny-next", first.adapter.dataset)
+    assert list(there.loaded) == [second.adapter.name]
+    wrong = await place.worker().run(place.request(pool="nowhere"))
+    assert wrong.training.state == "failed"
+    assert "pool: 'nowhere'; allowed: 'next'" in wrong.training.reason
