@@ -168,6 +168,8 @@ class Worker:
     ) -> Outcome:
         policy = self._tasks.get(request.task, TaskPolicy())
         wanted = {"method": request.method} | request.params
+        # before a dataset is built: a recipe that cannot be is refused
+        jobs.recipe(policy.training, {name: value for name, value in wanted.items() if name != "max_pairs"})
         dataset = dataset or jobs.planned_dataset(folder, self._home)
         if dataset is None:
             dataset = await asyncio.to_thread(self._build, request.task, kind_for(wanted["method"]))
