@@ -93,6 +93,7 @@ def test_columns_change_on_both_layers_and_storage_on_one() -> None:
     ]
     for action in (
         "ADD INDEX i x TYPE bloom_filter(0.01) GRANULARITY 1",
+        "DELETE WHERE id IN (SELECT id FROM ratchet.b_log) SETTINGS mutations_sync = 2, max_threads = 1",
         "MODIFY TTL toDateTime(at) + toIntervalDay(1), toDateTime(at) + toIntervalDay(2) WHERE task = 'a'",
         "REMOVE TTL",
     ):

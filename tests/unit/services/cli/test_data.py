@@ -14,6 +14,7 @@ from ratchet.infra.clickhouse.client import Store
 from ratchet.services.cli.main import app
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.building import build
+from ratchet.trainers.files import read_file
 
 MAP = """
 task = "support"
@@ -106,11 +107,26 @@ def test_dataset_is_exported_as_it_was_built(home: Path, tmp_path: Path) -> None
     assert out.read_bytes() == datasets.find(home, version).file("train").read_bytes()
 
 
+def test_a_version_is_exported_in_a_format_that_holds_it(home: Path, tmp_path: Path) -> None:
+    """Preference pairs go out as TRL reads them; a format for single answers is refused in a sentence."""
+    version, _ = _versions(home)
+    arguments = ["dataset", "export", version, "--out", str(tmp_path / "out.parquet"), "--format"]
+    assert CliRunner().invoke(app, [*arguments, "preference"]).exit_code == 0
+    assert len(read_file(tmp_path / "out.parquet", "preference").rows) == 6
+    refused = CliRunner().invoke(app, [*arguments, "messages"])
+    assert "would lose something" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["dataset", "build", "support", "--kind", "grpo"],
         ["dataset", "export", "x", "--out", "y", "--side", "test"],
+        ["dataset", "export", "x", "--out", "y", "--format", "csv"],
+        ["dataset", "import", "x.jsonl", "--format", "turns"],
+        ["dataset", "import", "x.jsonl", "--format", "rows", "--task", "t"],
+        ["forget"],
+        ["forget", "--user", "u", "--name", "n"],
         ["train", "support", "--method", "kto"],
         ["evaluate"],
         ["evaluate", "support@v1-00000000", "--base"],
