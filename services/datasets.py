@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.learning import derive_pairs, evaluation_file
+from ratchet.trainers.augmenting import Batch
 from ratchet.trainers.building import Recipe, build, from_candidates
 from ratchet.trainers.dataset import SIDES, Dataset
 from ratchet.trainers.evaluation_set import EvaluationSet
 from ratchet.trainers.files import read_file
 from ratchet.trainers.measuring import limits
-from ratchet.trainers.rules.dataset import Candidate, Kind, Row, question
+from ratchet.trainers.rules.augmenting import MOST, mix, shares
+from ratchet.trainers.rules.dataset import Candidate, Kind, Row, id_of, question
 from ratchet.trainers.rules.formats import FORMATS
 
 
@@ -105,6 +107,62 @@ def import_dataset(
             store, s.home, task, clock.now(), kind, candidates, dropped, made, into, imported=source
         )
     return dataset, found.bad
+
+
+def mix_dataset(s: Settings, store: Store, parent: Dataset, batches: Sequence[Batch], share: float) -> Dataset:
+    """Make a version of another one and of accepted proposals, which go through the same filters.
+
+    Args:
+        s: the settings.
+        store: ClickHouse, which lists the version.
+        parent: the version to add to.
+        batches: reviewed proposals of the same task and kind.
+        share: the most of the training rows that may be synthetic.
+
+    Raises:
+        DatasetError: a batch of another task or kind, nothing accepted, no room, or too many synthetic rows are left
+            after the filters.
+    """
+    for batch in batches:
+        if (batch.task, batch.kind) != (parent.task, parent.kind):
+            raise DatasetError(
+                f"batch {batch.name} has {batch.kind} rows of task {batch.task!r}; dataset {parent.version} is"
+                f" {parent.kind} of {parent.task!r}"
+            )
+    accepted = [row for batch in batches for row in batch.rows("accepted")]
+    known = {id_of(row) for row in parent.rows("train")}
+    chosen = mix(parent.rows("train"), [row for row in accepted if id_of(row) not in known], share)
+    if not chosen:
+        raise DatasetError(
+            f"dataset {parent.version}: {len(accepted)} accepted rows and no room for one that is new:"
+            f" at most {share:.0%} of the training rows may be synthetic"
+        )
+    new = [
+        Candidate(row, row.get("conversation_id") or question(row["prompt"]), row["source"], False) for row in chosen
+    ]
+    declared = s.tasks.get(parent.task)
+    pairing = declared.pairing if declared else PairingPolicy()
+    facts = {"augmented": {"batches": [batch.name for batch in batches], "accepted": len(accepted), "share": share}}
+    with recipe(s, parent.task, pairing) as made:
+        mixed = from_candidates(
+            store,
+            s.home,
+            parent.task,
+            clock.now(),
+            parent.kind,
+            [*_rows_of(parent), *new],
+            Counter(),
+            made,
+            parent,
+            **facts,
+        )
+    synthetic, of = shares(mixed.rows("train"))
+    if synthetic > MOST * of:
+        raise DatasetError(
+            f"dataset {mixed.version}: {synthetic} of {of} training rows are synthetic after the filters;"
+            f" allowed: {MOST:.0%}: mix in fewer with --share"
+        )
+    return mixed
 
 
 @contextmanager

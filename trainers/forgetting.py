@@ -80,9 +80,15 @@ def renew(store: Store, home: Path, old: Dataset, mine: Mine, now: datetime) -> 
 
 
 def copies(home: Path, mine: Mine) -> list[Path]:
-    """Training jobs' own files of rows (a job that trained on a part has one) that hold a user's."""
-    files = sorted((home / "jobs").glob("*/train.jsonl"))
-    return [file for file in files if any(mine(orjson.loads(line)) for line in read_bytes(file).splitlines())]
+    """Files beside the versions that hold a user's rows: of jobs that trained on a part, of an LLM's proposals."""
+    files = [*sorted((home / "jobs").glob("*/train.jsonl")), *sorted((home / "augmented").glob("*/*.jsonl"))]
+    return [file for file in files if any(mine(_row(line)) for line in read_bytes(file).splitlines())]
+
+
+def _row(line: bytes) -> Row:
+    value: Row = orjson.loads(line)
+    row: Row = value.get("row", value)  # a proposal has its row within
+    return row
 
 
 def remove(files: Iterable[Path]) -> None:

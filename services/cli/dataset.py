@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet.services import wiring
+from ratchet.services.cli.augment import augment, mix, review
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 Version = Annotated[str, typer.Argument(help="dataset version, or the beginning of it")]
@@ -19,6 +20,8 @@ Holdout = Annotated[
 FORMATS = "instruction, messages, turns, prompt-completion, unpaired, preference"
 
 app = typer.Typer(no_args_is_help=True, help="Versioned training data.")
+for _command in (augment, review, mix):
+    app.command()(_command)
 
 
 @app.command()
@@ -41,7 +44,7 @@ def build(
     settings = wiring.settings()
     with wiring.store(settings) as store:
         built = build_dataset(settings, store, task, wanted, holdout, cap)
-    _tell(built.manifest | {"path": str(built.folder)}, as_json)
+    tell(built.manifest | {"path": str(built.folder)}, as_json)
 
 
 @app.command("import")
@@ -71,7 +74,7 @@ def import_(
     if not as_json:
         for number, reason in bad:
             typer.echo(f"  left out: {number}: {reason}")
-    _tell(made.manifest | {"path": str(made.folder)}, as_json)
+    tell(made.manifest | {"path": str(made.folder)}, as_json)
 
 
 @app.command()
@@ -80,7 +83,7 @@ def show(version: Version, as_json: Json = False) -> None:
     from ratchet.trainers import dataset as datasets
 
     found = datasets.find(wiring.settings().home, version)
-    _tell(found.manifest | {"path": str(found.folder)}, as_json)
+    tell(found.manifest | {"path": str(found.folder)}, as_json)
 
 
 @app.command("list")
@@ -144,7 +147,8 @@ def _known_format(name: str, allowed: str) -> None:
         raise typer.BadParameter(f"{name!r}; allowed: {allowed}", param_hint="--format")
 
 
-def _tell(manifest: dict[str, Any], as_json: bool) -> None:
+def tell(manifest: dict[str, Any], as_json: bool) -> None:
+    """Show a version's manifest."""
     if as_json:
         typer.echo(json.dumps(manifest))
         return
