@@ -50,7 +50,7 @@ def test_adjusted_p_values_are_scipys(p_values: list[float]) -> None:
     [
         (0.4, 1e-9, "suspect", "1 of 3 hours"),
         (-0.4, 1e-9, "suspect", "1 of 3 hours"),
-        (0.05, 1e-9, "ok", "no effect"),
+        (0.04, 1e-9, "ok", "no effect"),
         (0.4, 0.2, "ok", "no significance"),
         (nan, 1e-9, "abstain", "no effect"),
         (0.4, nan, "abstain", "no p-value"),

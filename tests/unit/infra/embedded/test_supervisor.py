@@ -136,6 +136,7 @@ def test_a_child_that_ends_for_good_is_let_go_and_the_others_go_on(
     """A status that no restart would change: said once, with the advice, and nobody else is stopped."""
     log = tmp_path / "gateway.log"
     supervisor.start(child(tmp_path, "gateway", f"{SAY_PID}; {SLEEP}"))
+    until(lambda: len(pids(log)) == 1)
     flooded = child(tmp_path, "ingest", "import sys; print('a flood'); sys.exit(3)")
     supervisor.start(replace(flooded, final={3: "see `ratchet alerts`"}))
     until(lambda: (supervisor.check(), "ingest" in said.of(State.DIED))[1])
