@@ -113,8 +113,7 @@ async def test_both_arrival_orders_redelivery_and_a_restart(
         for score in await again.judge(task, match):
             bus.publish(score)
         anew = (
-            "SELECT count() AS n FROM ratchet.scores"
-            " WHERE task = {task:String} AND judged_at >= {since:DateTime64(6)}"
+            "SELECT count() AS n FROM ratchet.scores WHERE task = {task:String} AND judged_at >= {since:DateTime64(6)}"
         )
         asked = {"task": task, "since": instant(since)}
         await asyncio.to_thread(wait_for, lambda: store.query_sql(anew, asked)[0]["n"] == 3)
