@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
+from ratchet.consumers.asking import Answer, Judges, Question
 from ratchet.consumers.rules import judging, verdicts
 from ratchet.consumers.rules.judging import Criterion, Judgement, Rubric
 from ratchet.consumers.rules.verdicts import Basis, Grade
-from ratchet.infra.judge import JudgeClient, JudgeRefused
+from ratchet.infra.judge import JudgeClient
 from ratchet.infra.judge_cache import JudgeCache
-from ratchet.infra.judge_limits import BudgetSpent
-from ratchet.schemas.errors import ModelError, SettingsError
+from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.judging import JudgePolicy
 
 PROMPTS = "ratchet.consumers.prompts"
-TRIES = 2
-"""One retry of a reply without a score; then the judge abstains."""
-LONGEST_ID = 256
 _SUFFIX = ".md"
 
 
@@ -87,7 +84,7 @@ def choose(task: str, policy: JudgePolicy, clients: Mapping[str, JudgeClient]) -
     return [clients[name] for name in policy.judges]
 
 
-class Grader:
+class Grader(Judges):
     """Grades answers by a rubric; safe to use from several coroutines of one event loop."""
 
     def __init__(
@@ -104,23 +101,10 @@ class Grader:
         Raises:
             SettingsError: the judges' models are too long to name together in a score.
         """
+        super().__init__(policy, judges, "judge.judges")
         self.rubric = rubric
-        self.judges = list(judges)
-        self._policy = policy
         self._cache = cache
-        self._without: set[str] = set()
-        """Judges whose endpoint gave no token probabilities."""
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        if len(self.word) > LONGEST_ID:
-            raise SettingsError(f"judge.judges: the id {self.word[:60]}… is too long; allowed: {LONGEST_ID} characters")
-
-    @property
-    def word(self) -> str:
-        """The judge id whose word counts: the only judge's, the panel's or the cascade's."""
-        names = [client.model for client in self.judges]
-        if len(names) == 1:
-            return names[0]
-        return verdicts.panel_id(names) if self._policy.combine == "panel" else verdicts.cascade_id(names)
 
     async def grade(self, target_id: str, asked: object, answer: object) -> list[Grade]:
         """Ask the judges.
@@ -167,10 +151,9 @@ class Grader:
         """
         found = []
         for client in self.judges:
-            replies = self._policy.samples if client.model in self._without else 1
             for criterion in self.rubric.criteria:
                 prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
-                found.append((client, *client.estimate(*prompt, replies)))
+                found.append((client, *client.estimate(*prompt, self.replies(client))))
         return found
 
     def _with_overall(self, by_criterion: Sequence[Sequence[Grade]]) -> list[Grade]:
@@ -204,52 +187,17 @@ class Grader:
             found = self._cache.get(key) if self._cache is not None else None
             if found is not None:
                 return _recalled(Grade(client.model, self.rubric.of(criterion), None), found, target_id)
-            prompt = judging.build_prompt(self.rubric, target_id, asked, answer, criterion)
-            grade = await self._ask(client, Grade(client.model, self.rubric.of(criterion), None), *prompt)
+            question = Question(
+                *judging.build_prompt(self.rubric, target_id, asked, answer, criterion),
+                schema=judging.REPLY_SCHEMA,
+                read=judging.read_reply,
+                together=verdicts.from_samples,
+                noun="score",
+            )
+            grade = _grade(client.model, self.rubric.of(criterion), await self.ask(client, question))
             if self._cache is not None and grade.judgement is not None:
                 self._cache.put(key, _remembered(grade, target_id))
             return grade
-
-    async def _ask(self, client: JudgeClient, grade: Grade, system: str, user: str) -> Grade:
-        """One judge on one criterion; whatever goes wrong is an abstention with its reason."""
-        sampled = self._policy.samples > 1
-        tries = 0 if sampled and client.model in self._without else TRIES
-        try:
-            for _ in range(tries):
-                reply = await client.ask(system, user, judging.REPLY_SCHEMA)
-                grade = _paid(grade, reply.prompt_tokens, reply.completion_tokens, reply.cost_usd)
-                if reply.refusal is not None:
-                    return replace(grade, why=f"the judge refused: {reply.refusal[:200]}")
-                judgement = judging.read_reply(reply.text, reply.tokens)
-                if judgement is None:
-                    grade = replace(grade, why=_unread(reply.text))
-                    continue
-                if judgement.distribution is not None:
-                    return _said(grade, judgement, "probabilities")
-                if not reply.tokens:
-                    self._without.add(client.model)
-                if not sampled:
-                    return _said(grade, judgement, "digit")
-                break
-            else:
-                if tries:
-                    return grade
-            replies = await client.sample(
-                system, user, judging.REPLY_SCHEMA, self._policy.samples, self._policy.temperature
-            )
-        except BudgetSpent as error:
-            asked = grade.prompt_tokens or grade.completion_tokens
-            return replace(grade, why=str(error), cost_usd=grade.cost_usd if asked else 0.0, passing=True)
-        except (ModelError, ValueError) as error:
-            passing = isinstance(error, ModelError) and not isinstance(error, JudgeRefused)
-            return replace(grade, why=str(error), passing=passing)
-        grade = _paid(grade, replies.prompt_tokens, replies.completion_tokens, replies.cost_usd)
-        judgement = verdicts.from_samples(replies.texts)
-        if judgement is None or 2 * len(replies.texts) < self._policy.samples:
-            return replace(
-                grade, why=f"{self._policy.samples} samples, too few with a score; {_unread(replies.texts[0])}"
-            )
-        return _said(grade, judgement, "samples")
 
     def _key(self, client: JudgeClient, criterion: Criterion, asked: object, answer: object) -> str:
         about = [client.model, self.rubric.hash, criterion.name, self._policy.samples, self._policy.temperature]
@@ -257,16 +205,19 @@ class Grader:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _paid(grade: Grade, prompt_tokens: int, completion_tokens: int, cost: float | None) -> Grade:
-    """Add a reply's cost: of several, one that is unknown makes the sum unknown."""
-    first = not (grade.prompt_tokens or grade.completion_tokens)
-    known = cost if first else None if cost is None or grade.cost_usd is None else grade.cost_usd + cost
-    prompt, completion = grade.prompt_tokens + prompt_tokens, grade.completion_tokens + completion_tokens
-    return replace(grade, prompt_tokens=prompt, completion_tokens=completion, cost_usd=known)
-
-
-def _said(grade: Grade, judgement: Judgement, basis: Basis) -> Grade:
-    return replace(grade, judgement=judgement, why="", basis=basis, spread=verdicts.spread(judgement.distribution))
+def _grade(judge: str, rubric: str, answer: Answer[Judgement]) -> Grade:
+    return Grade(
+        judge,
+        rubric,
+        answer.verdict,
+        answer.why,
+        answer.basis,
+        None if answer.verdict is None else verdicts.spread(answer.verdict.distribution),
+        answer.prompt_tokens,
+        answer.completion_tokens,
+        answer.cost_usd,
+        passing=answer.passing,
+    )
 
 
 _PAID = ("prompt_tokens", "completion_tokens", "cost_usd")
@@ -285,8 +236,5 @@ def _recalled(grade: Grade, found: Mapping[str, object], target_id: str) -> Grad
     judgement = Judgement(value["score"], value["distribution"], value["rationale"])
     again = value["target"] == target_id
     paid = value["paid"] if again else {"cost_usd": 0.0}
-    return _said(replace(grade, cached=not again, **paid), judgement, value["basis"])
-
-
-def _unread(text: str) -> str:
-    return f"no score in the reply {text[:120]!r}" if text.strip() else "an empty reply"
+    spread = verdicts.spread(judgement.distribution)
+    return replace(grade, judgement=judgement, basis=value["basis"], spread=spread, cached=not again, **paid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,26 +15,40 @@ PANEL, CASCADE = "panel:", "cascade:"
 """How the id of several judges' common word begins; what follows names them."""
 
 
-class JudgePolicy(Closed):
+class SeveralJudges(Closed):
+    """Which judges are asked, what several of them are together, and what is done without token probabilities."""
+
+    judges: list[JudgeName] = Field(default_factory=list)
+    """Names under ``[judges]``, a cascade's cheapest first."""
+    combine: Literal["panel", "cascade"] = "panel"
+    """What several judges are: of a panel all are asked, of a cascade the next one where the one before is not sure."""
+    quorum: Annotated[int, Field(ge=2)] | None = None
+    """Judges of a panel that must have a word for it to have one; None: all. A panel of fewer is another instrument."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Below it, or where a judge abstains, a cascade goes on."""
+    samples: Annotated[int, Field(ge=1, le=20)] = 3
+    """Replies taken together where an endpoint gives no token probabilities; 1: one reply at temperature 0."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Of those; at 1 their mean estimates what the token probabilities would say."""
+
+    @model_validator(mode="after")
+    def _judges_fit(self) -> Self:
+        if len(set(self.judges)) != len(self.judges):
+            raise ValueError(f"judges {self.judges}: names repeat; allowed: each name once")
+        if self.quorum is not None and (self.combine != "panel" or self.quorum > len(self.judges)):
+            raise ValueError(f"quorum {self.quorum}; allowed: with combine 'panel', at most the number of judges")
+        return self
+
+
+class JudgePolicy(SeveralJudges):
     """How much of the traffic LLMs judge, which of them, and by which rubric (a versioned file).
 
-    One judge's word is its own. Of a ``panel`` every judge is asked, each word is kept, and the mean is
-    the panel's. Of a ``cascade`` the next judge is asked where the one before abstains or is not sure.
+    No judges named: the only one there is. One judge's word is its own; of a ``panel`` each word is kept, and
+    the mean is the panel's. A judge's confidence is 1 − 2 × the standard deviation of the score (0–1) by its
+    distribution.
     """
 
     enabled: bool = True
-    judges: list[JudgeName] = Field(default_factory=list)
-    """Names under ``[judges]``, a cascade's cheapest first; empty: the only one there is."""
-    combine: Literal["panel", "cascade"] = "panel"
-    """What several judges are."""
-    quorum: Annotated[int, Field(ge=2)] | None = None
-    """Judges of a panel that must score for it to have a word; None: all. A panel of fewer is another instrument."""
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """Below it a cascade goes on: 1 − 2 × the standard deviation of the score (0–1) by the judge's distribution."""
-    samples: Annotated[int, Field(ge=1, le=20)] = 3
-    """Replies averaged where an endpoint gives no token probabilities; 1: one reply at temperature 0, no spread."""
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Of those; at 1 their mean estimates what the token probabilities would say."""
     rubric: RubricName = "helpful.v1"
     fraction: Fraction = 0.1
     refusal_fraction: Fraction = 1.0
@@ -43,11 +57,3 @@ class JudgePolicy(Closed):
     """Of answers with a thumb down, whenever it comes; all of them by default."""
     agreement_floor: Annotated[float, Field(ge=0, le=1)] = 0.7
     min_labels: Annotated[int, Field(ge=1)] = 50
-
-    @model_validator(mode="after")
-    def _judges_fit(self) -> JudgePolicy:
-        if len(set(self.judges)) != len(self.judges):
-            raise ValueError(f"judges {self.judges}: names repeat; allowed: each name once")
-        if self.quorum is not None and (self.combine != "panel" or self.quorum > len(self.judges)):
-            raise ValueError(f"quorum {self.quorum}; allowed: with combine 'panel', at most the number of judges")
-        return self

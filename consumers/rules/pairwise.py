@@ -20,7 +20,6 @@ from ratchet.consumers.rules.phrases import hollow
 
 Outcome = Literal["win", "tie", "loss"]
 """Of the candidate."""
-Basis = Literal["probabilities", "samples", "digit", "combined"]
 Order = Literal["candidate-first", "candidate-second"]
 ORDERS: tuple[Order, Order] = ("candidate-first", "candidate-second")
 VALUES: dict[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
