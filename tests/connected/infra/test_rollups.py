@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
@@ -277,9 +276,10 @@ def test_feedback_counts_for_its_adapter_in_whichever_order_they_come(store: Sto
     tables = {"feedback": ("feedback_log", thumb), "inference": ("inferences_log", answer)}
     order = [first, *({*tables} - {first})]
     before = clock.now() - timedelta(minutes=1)
-    for name in order:
-        store.insert_rows(tables[name][0], [tables[name][1]])
-        time.sleep(0.01)  # ingested_at has milliseconds
+    for number, name in enumerate(order, 1):
+        # said, not left to a clock that may be set back in between
+        stored = {"ingested_at": instant(before + timedelta(seconds=10 * number))}
+        store.insert_rows(tables[name][0], [tables[name][1] | stored])
         roll(store, 0, 0)
     known = store.query_sql(asked, {"task": task})[0]["n"].get(answer["adapter"], 0)
     assert known == (first == "inference")
