@@ -181,6 +181,9 @@ class Score(Event):
 TrainingState = Literal["requested", "declined", "started", "progress", "finished", "failed", "cancelled"]
 
 
+Method = Literal["sft", "dpo", "kto"]
+
+
 class Training(Event):
     """``training.v1``: a decision to train (or not), and what became of the job."""
 
@@ -188,7 +191,7 @@ class Training(Event):
     task: TaskName
     job_id: EventId
     state: TrainingState
-    method: Literal["sft", "dpo", "kto"] = "dpo"
+    method: Method = "dpo"
     trigger: Literal["pairs", "schedule", "drift", "manual"] = "manual"
     reason: str = ""
     dataset: str | None = None
@@ -209,7 +212,7 @@ class Adapter(Event):
     label: str
     status: Literal["registered", "rejected", "retired"]
     reason: str = ""
-    method: Literal["sft", "dpo", "kto"]
+    method: Method
     base_model: Text64
     path: str = Field(description="folder of the PEFT adapter, as every vLLM replica sees it")
     served_as: Text64 = Field("", description="what its server calls it where that is not its name: a provider's model")

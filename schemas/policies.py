@@ -20,31 +20,11 @@ from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 from ratchet.schemas.retraining_policy import RetrainingPolicy
-from ratchet.schemas.training_pool import ManagedRecipe
+from ratchet.schemas.training_policy import TrainingPolicy
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-class TrainingPolicy(Closed):
-    """The recipe of a training run; the defaults were measured (docs/experiments.md)."""
-
-    method: Literal["sft", "dpo", "kto"] = "dpo"
-    loss_type: list[str] = Field(default_factory=lambda: ["sigmoid", "sft"])
-    loss_weights: list[float] = Field(default_factory=lambda: [1.0, 1.0])
-    beta: Positive = 0.1
-    learning_rate: Positive = 1e-3
-    epochs: Positive = 1.0
-    batch_size: AtLeastOne = 4
-    lora_r: Annotated[int, Field(ge=1, le=512)] = 8
-    lora_alpha: AtLeastOne = 16
-    max_length: AtLeastOne = 512
-    seed: int = 0
-    pool: str | None = None
-    """Under ``[pools]``: whose base model is trained on, or which provider trains; None: the first one's, here."""
-    managed: ManagedRecipe = Field(default_factory=ManagedRecipe)
-    """Of a provider's job; the fields above but the method and the seed are for training here."""
 
 
 Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]

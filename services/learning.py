@@ -166,7 +166,7 @@ def train_now(
         s: the settings.
         task: the task.
         version: the dataset; None builds one from everything that is stored now.
-        params: over the task's recipe, see `DpoParams`; also ``max_pairs``.
+        params: over the task's recipe, see `Recipe`; also ``max_pairs``.
         serve: load the adapter into vLLM and evaluate it there.
         on_progress: called with each progress line.
         tell: called with what a person should know.
@@ -178,6 +178,7 @@ def train_now(
     from ratchet.infra.kafka.admin import wait_for_broker
     from ratchet.schemas.errors import BrokerError
     from ratchet.schemas.events import Training
+    from ratchet.schemas.policies import TaskPolicy
     from ratchet.services.datasets import build_dataset
     from ratchet.trainers import dataset as datasets
     from ratchet.trainers.rules.dataset import kind_for
@@ -189,13 +190,19 @@ def train_now(
         if serve and not wiring.vllm(s).ready():
             tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
             serve = False
-        kind = kind_for(str(params.get("method", "dpo")))
-        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind)
+        method = params.get("method") or s.tasks.get(task, TaskPolicy()).training.method
+        chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind_for(method))
         if chosen.task != task:
             tell(f"dataset {chosen.version} was built for task {chosen.task}")
         tell(f"dataset {chosen.version}: {chosen.manifest['built']['train']} {chosen.kind} rows to train on")
         request = Training(
-            id=clock.new_id(), at=clock.now(), task=task, job_id=clock.new_id(), state="requested", params=params
+            id=clock.new_id(),
+            at=clock.now(),
+            task=task,
+            job_id=clock.new_id(),
+            state="requested",
+            method=method,
+            params=params,
         )
         worker = make_worker(s, store, publisher, serve=serve)
         outcome = asyncio.run(worker.run(request, dataset=chosen, on_progress=on_progress))
@@ -306,8 +313,8 @@ def _preference_accuracy(
     if found is None or not found.manifest["built"]["holdout"]:
         notes.append(f"preference accuracy: {'no dataset' if found is None else found.version} with held-out pairs")
         return None
-    from ratchet.trainers.dpo_job import PreferenceRow
     from ratchet.trainers.preference_accuracy import preference_accuracy
+    from ratchet.trainers.training.job import PreferenceRow
 
     rows = [PreferenceRow.model_validate(row) for row in found.rows("holdout")]
     policy = s.tasks.get(task, TaskPolicy()).training

@@ -18,13 +18,14 @@ from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import DatasetError, TrainingError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.explain import explain
-from ratchet.schemas.policies import TrainingPolicy
+from ratchet.schemas.training_policy import Recipe, TrainingPolicy
 from ratchet.schemas.training_pool import ManagedRecipe
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.dataset import Dataset
-from ratchet.trainers.dpo_job import DpoJob, DpoParams
 from ratchet.trainers.registry import write_whole
 from ratchet.trainers.rules import dataset as rules
+from ratchet.trainers.rules.dataset import kind_for
+from ratchet.trainers.training.job import TrainingJob
 
 ELSEWHERE = ("pool", "managed", "dataset", "max_pairs")
 """Of a request: where to train, what a provider is told, and on what."""
@@ -51,7 +52,7 @@ class Outcome:
     adapter: Adapter | None
 
 
-def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any]) -> DpoParams:
+def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any]) -> Recipe:
     """The policy's recipe with a request's own parameters over it.
 
     Raises:
@@ -59,7 +60,7 @@ def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any]) -> DpoParams:
     """
     ours = policy.model_dump() | dict(wanted)
     try:
-        return DpoParams.model_validate({name: value for name, value in ours.items() if name not in ELSEWHERE})
+        return Recipe.model_validate({name: value for name, value in ours.items() if name not in ELSEWHERE})
     except ValidationError as error:
         raise TrainingError(f"training parameters: {explain(error)}") from None
 
@@ -83,12 +84,17 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
     if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
         raise TrainingError(f"training parameters: max_pairs: {max_pairs!r}; allowed: a whole number from 1")
     params = recipe(policy, wanted)
+    if dataset.kind != kind_for(params.method):
+        raise TrainingError(
+            f"dataset {dataset.version} is of kind {dataset.kind!r}; allowed for method {params.method!r}: "
+            f"{kind_for(params.method)!r}"
+        )
     rows = dataset.rows("train")
     dataset.rows("holdout")  # checked against the manifest too
     chosen = rows if max_pairs is None else rules.subset(rows, max_pairs)
     if len(chosen) < MIN_PAIRS:
         raise TrainingError(
-            f"dataset {dataset.version} gives {len(chosen)} pairs; training needs at least {MIN_PAIRS} to learn from"
+            f"dataset {dataset.version} gives {len(chosen)} rows; training needs at least {MIN_PAIRS} to learn from"
         )
     train = dataset.file("train")
     try:
@@ -97,12 +103,12 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
             train = folder / "train.jsonl"
             write_whole(train, rules.lines(chosen))
         held = dataset.file("holdout") if dataset.manifest["built"]["holdout"] else None
-        job = DpoJob(
+        job = TrainingJob(
             base_model=base_model.resolve(),
             dataset=train.resolve(),
             holdout=held.resolve() if held else None,
             output=folder.resolve(),
-            params=params,
+            recipe=params,
         )
         write_whole(folder / "job.json", job.model_dump_json(indent=2).encode())
         write_whole(folder / "plan.json", orjson.dumps({"dataset": dataset.version}))

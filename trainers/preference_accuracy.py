@@ -13,8 +13,8 @@ from typing import Any, Literal, TypedDict
 
 from ratchet.consumers.rules.intervals import wilson
 from ratchet.schemas.errors import DatasetError
-from ratchet.trainers.dpo_job import PreferenceRow
-from ratchet.trainers.encoding import EncodedPair, batches_by_length, encode_pairs
+from ratchet.trainers.training.encoding import EncodedPair, batches_by_length, encode_pairs
+from ratchet.trainers.training.job import PreferenceRow
 
 
 class PreferenceAccuracy(TypedDict):

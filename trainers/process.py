@@ -16,12 +16,12 @@ import orjson
 from ratchet.infra.embedded import guard
 from ratchet.infra.embedded.child import last_line
 from ratchet.schemas.errors import TrainingError
-from ratchet.trainers.dpo_job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
+from ratchet.trainers.training.job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
 
 Progress = dict[str, Any]
 """A line of progress.jsonl: ``step, steps, loss, reward_accuracy, reward_margin, grad_norm, lr, eta_s``."""
 
-TRAINER = "ratchet.trainers.train_dpo"
+TRAINER = "ratchet.trainers.training.run"
 POLL_S = 0.5
 GRACE_S = 5.0
 

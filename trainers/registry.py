@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import InvalidEvent, TrainingError
-from ratchet.schemas.events import Adapter
+from ratchet.schemas.events import Adapter, Method
 from ratchet.schemas.ids import ADAPTER_NAME, adapter_name, derived_id
 
 WEIGHTS = "adapter_model.safetensors"
@@ -150,7 +150,7 @@ def register(
     task: str,
     job_id: str,
     at: datetime,
-    method: Literal["sft", "dpo", "kto"],
+    method: Method,
     base_model: str,
     dataset: str,
     dataset_sha256: str,

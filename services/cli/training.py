@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 
 def train(
     task: str,
-    method: Annotated[str, typer.Option(help="dpo")] = "dpo",
+    method: Annotated[str | None, typer.Option(help="dpo, sft or kto; none: the task's own")] = None,
     dataset: Annotated[str | None, typer.Option(help="version; none: one is built from what is stored now")] = None,
     base_model: Annotated[Path | None, typer.Option(help="folder of the model to train on")] = None,
     epochs: Annotated[float | None, typer.Option(min=0)] = None,
@@ -35,14 +35,16 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter now, register it, and publish what became of it."""
+    from ratchet.schemas.events import Method
     from ratchet.services.learning import train_now
 
-    if method != "dpo":
-        raise typer.BadParameter(f"{method!r}; allowed: dpo", param_hint="--method")
+    if method is not None and method not in get_args(Method):
+        raise typer.BadParameter(f"{method!r}; allowed: {', '.join(get_args(Method))}", param_hint="--method")
     settings = wiring.settings()
     if base_model is not None:
         settings = settings.model_copy(update={"base_model_path": base_model, "base_model": base_model.resolve().name})
-    wanted = {
+    wanted: dict[str, object] = {
+        "method": method,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "beta": beta,

@@ -25,6 +25,7 @@ from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.trainers import dataset as datasets
 from ratchet.trainers import managed, registry
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
@@ -201,10 +202,10 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     ("pairs", "params", "reason"),
     [
         (0, {}, "no pair to train on"),
-        (6, {}, "gives 4 pairs; training needs at least 8"),
-        (32, {"max_pairs": 3}, "gives 3 pairs"),
+        (6, {}, "gives 4 rows; training needs at least 8"),
+        (32, {"max_pairs": 3}, "gives 3 rows"),
         (32, {"lora_rank": 3}, "lora_rank"),
-        (32, {"method": "kto"}, "method"),
+        (32, {"method": "ppo"}, "method"),
     ],
 )
 async def test_impossible_job_fails_with_its_reason(
@@ -218,6 +219,16 @@ async def test_impossible_job_fails_with_its_reason(
     assert isinstance(failed, Training)
     assert failed.state == "failed"
     assert reason in failed.reason
+
+
+async def test_the_request_s_method_is_trained_and_registered(place: Place) -> None:
+    """A request for supervised training builds a dataset of its kind, and the manifest says how it was trained."""
+    place.pairs(32)
+    ended = await place.worker().run(place.request().model_copy(update={"method": "sft"}))
+    assert ended.adapter is not None, ended.training.reason
+    assert (ended.adapter.method, ended.adapter.params["method"]) == ("sft", "sft")
+    assert datasets.find(place.home, ended.adapter.dataset).kind == "sft"
+    assert 1 < ended.adapter.metrics["perplexity_after"] < ended.adapter.metrics["perplexity_before"]
 
 
 async def test_run_that_dies_is_told_with_its_last_words(place: Place, tmp_path: Path) -> None:
@@ -261,7 +272,7 @@ def _children() -> set[int]:
             command = (entry / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == os.getpid() and (b"train_dpo" in command or b"guard.py" in command):
+        if parent == os.getpid() and (b"trainers.training.run" in command or b"guard.py" in command):
             found.add(int(entry.name))
     return found
 

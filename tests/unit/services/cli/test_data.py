@@ -127,7 +127,7 @@ def test_a_version_is_exported_in_a_format_that_holds_it(home: Path, tmp_path: P
         ["dataset", "import", "x.jsonl", "--format", "rows", "--task", "t"],
         ["forget"],
         ["forget", "--user", "u", "--name", "n"],
-        ["train", "support", "--method", "kto"],
+        ["train", "support", "--method", "ppo"],
         ["evaluate"],
         ["evaluate", "support@v1-00000000", "--base"],
     ],

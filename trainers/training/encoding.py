@@ -1,4 +1,4 @@
-"""Preference rows as token ids, exactly as serving renders them.
+"""Rows as token ids, exactly as serving renders them.
 
 The prompt is what vLLM's chat endpoint makes of the same messages: the tokenizer's own chat
 template with the generation prompt. The completion is the answer's tokens and then the
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.schemas.errors import DatasetError
-from ratchet.trainers.dpo_job import PreferenceRow
+from ratchet.trainers.training.job import ExampleRow, Message, PreferenceRow, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,39 @@ class EncodedPair:
     rejected_ids: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """Token ids of one row without an opposite; the completion ends in the end-of-turn token."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool = True
+
+
 def encode_pair(tokenizer: Any, row: PreferenceRow) -> EncodedPair:
     """Turn one row into token ids.
 
     Raises:
         DatasetError: the tokenizer has no chat template or no end-of-sequence token.
     """
+    prompt_ids = _prompt(tokenizer, row)
+    return EncodedPair(prompt_ids, _completion(tokenizer, row.chosen[0]), _completion(tokenizer, row.rejected[0]))
+
+
+def encode_example(tokenizer: Any, row: ExampleRow) -> EncodedExample:
+    """Turn one row into token ids; raises as `encode_pair`."""
+    return EncodedExample(_prompt(tokenizer, row), _completion(tokenizer, row.completion[0]), row.label)
+
+
+def _prompt(tokenizer: Any, row: Row) -> list[int]:
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         raise DatasetError("the base model's tokenizer has no chat template or no end-of-sequence token")
     prompt = [message.model_dump() for message in row.prompt]
-    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
 
-    def completion(text: str) -> list[int]:
-        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
-    return EncodedPair(list(prompt_ids), completion(row.chosen[0].content), completion(row.rejected[0].content))
+def _completion(tokenizer: Any, answer: Message) -> list[int]:
+    return [*tokenizer(answer.content, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
 def encode_pairs(
@@ -68,6 +86,15 @@ def encode_pairs(
         encoded.append(EncodedPair(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids[:room]))
         kept.append(row)
     return encoded, kept
+
+
+def encode_examples(
+    tokenizer: Any, rows: Iterable[ExampleRow], max_length: int
+) -> tuple[list[EncodedExample], list[ExampleRow]]:
+    """Turn rows into token ids, and leave out those that do not fit whole; arguments and value as `encode_pairs`."""
+    found = [(encode_example(tokenizer, row), row) for row in rows]
+    fitting = [(one, row) for one, row in found if len(one.prompt_ids) + len(one.completion_ids) <= max_length]
+    return [one for one, _ in fitting], [row for _, row in fitting]
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

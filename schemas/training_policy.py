@@ -1,0 +1,93 @@
+"""How a task's adapters are trained: the method, what is trained of the model, and what it may take.
+
+The defaults were measured on short answers and a model of about 100M parameters (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ratchet.schemas.events import Closed, Method
+from ratchet.schemas.training_pool import ManagedRecipe
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+DpoLoss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+]
+
+
+class Recipe(Closed):
+    """How a run trains; everything that changes what comes out of it."""
+
+    method: Method = "dpo"
+    loss_type: list[DpoLoss] = Field(default=["sigmoid", "sft"], min_length=1)
+    """Of dpo, TRL's names; the supervised term ("sft") keeps the better answer from losing likelihood, too."""
+    loss_weights: list[Positive] = Field(default=[1.0, 1.0], min_length=1)
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Of "robust" and "exo_pair": the probability that a preference is the wrong way round."""
+    kto_loss: Literal["kto", "apo_zero_unpaired"] = "kto"
+    desirable_weight: Positive | None = None
+    """Of kto; None: both sides count alike, however many rows each has."""
+    undesirable_weight: Positive | None = None
+    beta: Positive = 0.1
+    """How strongly the model is held to the base: of dpo and kto."""
+
+    lora_r: Annotated[int, Field(ge=1, le=512)] = 8
+    lora_alpha: AtLeastOne = 16
+    lora_dropout: Share = 0.0
+    lora_targets: str | list[str] = "all-linear"
+    rslora: bool = False
+    """Scaled by the root of the rank, which keeps high ranks from learning too little."""
+
+    learning_rate: Positive = 1e-3
+    warmup_share: Share = 0.1
+    epochs: Positive = 1.0
+    batch_size: AtLeastOne = 4
+    gradient_accumulation: AtLeastOne = 1
+    max_length: Annotated[int, Field(ge=16)] = 512
+    """Most tokens of prompt and answer; rows whose better answer does not fit are left out."""
+    seed: int = 0
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32."""
+    gradient_checkpointing: bool = False
+    """Activations are computed again on the way back: less memory, about a third more time."""
+    precompute_reference: bool = False
+    """Of dpo and kto: the base model's log-probabilities are computed before the first step, not beside each."""
+    threads: AtLeastOne | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(f"{len(self.loss_weights)} loss_weights for {len(self.loss_type)} in loss_type")
+        if self.precompute_reference and self.method not in ("dpo", "kto"):
+            raise ValueError(f"precompute_reference with method {self.method!r}; allowed: with 'dpo' and 'kto'")
+        if self.method == "kto" and self.kto_loss == "kto" and self.batch_size == 1:
+            raise ValueError("batch_size 1 with method 'kto'; allowed: from 2, for its penalty compares neighbours")
+        return self
+
+
+class TrainingPolicy(Recipe):
+    """A task's recipe, and where it is trained."""
+
+    pool: str | None = None
+    """Under ``[pools]``: whose base model is trained on, or which provider trains; None: the first one's, here."""
+    managed: ManagedRecipe = Field(default_factory=ManagedRecipe)
+    """Of a provider's job; the fields of the recipe but the method and the seed are for training here."""

@@ -1,0 +1,146 @@
+"""TRL's trainer of each method, told that its rows are token ids already.
+
+Sources: Rafailov et al., "Direct Preference Optimization" (2023); the supervised term beside it ("sft") as in RPO
+and in Llama 3's recipe, which keeps the better answer from losing likelihood together with the worse one;
+Ethayarajh et al., "KTO" (2024). The loops and the losses are TRL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ratchet.schemas.training_policy import Recipe
+from ratchet.trainers.training.encoding import EncodedExample, EncodedPair
+
+
+def trainer(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Any],
+    arguments: dict[str, Any],
+    callbacks: list[Any],
+) -> Any:
+    """The trainer of a recipe's method over a LoRA adapter.
+
+    Args:
+        recipe: the method and its settings.
+        model: the base model, loaded.
+        tokenizer: its tokenizer.
+        rows: `EncodedPair`s for dpo, `EncodedExample`s for sft and kto.
+        arguments: of ``transformers.TrainingArguments``.
+        callbacks: of the run.
+    """
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    parts: dict[str, Any] = {
+        "model": model,
+        "processing_class": tokenizer,
+        "callbacks": callbacks,
+        "peft_config": LoraConfig(
+            r=recipe.lora_r,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=recipe.lora_dropout,
+            target_modules=recipe.lora_targets,
+            use_rslora=recipe.rslora,
+            task_type="CAUSAL_LM",
+        ),
+    }
+    match recipe.method:
+        case "dpo":
+            return _dpo(recipe, Dataset.from_list(pairs(rows)), arguments, parts)
+        case "kto":
+            return _kto(recipe, Dataset.from_list(examples(rows, recipe.batch_size)), arguments, parts)
+        case "sft":
+            return _sft(recipe, Dataset.from_list(sequences(rows)), arguments, parts)
+
+
+def pairs(rows: Sequence[EncodedPair]) -> list[dict[str, Any]]:
+    """Rows as TRL's DPO trainer takes them."""
+    return [
+        {"prompt_ids": row.prompt_ids, "chosen_ids": row.chosen_ids, "rejected_ids": row.rejected_ids} for row in rows
+    ]
+
+
+def examples(rows: Sequence[EncodedExample], batch_size: int) -> list[dict[str, Any]]:
+    """Rows as TRL's KTO trainer takes them: each with its neighbour's answer in the same batch, for the KL estimate."""
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        for place, row in enumerate(batch):
+            one = {"prompt_ids": row.prompt_ids, "completion_ids": row.completion_ids, "label": row.label}
+            found.append(one | {"KL_completion_ids": batch[place - 1].completion_ids})
+    return found
+
+
+def sequences(rows: Sequence[EncodedExample]) -> list[dict[str, Any]]:
+    """Rows as TRL's SFT trainer takes them: the prompt's tokens are seen, and not learned (label -100)."""
+    return [
+        {
+            "input_ids": row.prompt_ids + row.completion_ids,
+            "labels": [-100] * len(row.prompt_ids) + row.completion_ids,
+        }
+        for row in rows
+    ]
+
+
+def balanced(recipe: Recipe, labels: Sequence[bool]) -> tuple[float, float]:
+    """Weights of wanted and unwanted rows: the recipe's, or such that both sides count alike.
+
+    The larger side keeps 1, the smaller gets the ratio of the counts (the lower end of eq. 8 of the KTO paper).
+    """
+    wanted = sum(labels)
+    unwanted = len(labels) - wanted
+    ratio = max(1, unwanted) / max(1, wanted)
+    return (
+        recipe.desirable_weight or max(1.0, ratio),
+        recipe.undesirable_weight or max(1.0, 1 / ratio),
+    )
+
+
+def _dpo(recipe: Recipe, dataset: Any, arguments: dict[str, Any], parts: dict[str, Any]) -> Any:
+    from trl import DPOConfig, DPOTrainer
+
+    class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    config = DPOConfig(
+        beta=recipe.beta,
+        loss_type=list(recipe.loss_type),
+        loss_weights=list(recipe.loss_weights),
+        label_smoothing=recipe.label_smoothing,
+        max_length=recipe.max_length,
+        precompute_ref_log_probs=recipe.precompute_reference,
+        **arguments,
+    )
+    return EncodedDPOTrainer(args=config, train_dataset=dataset, **parts)
+
+
+def _kto(recipe: Recipe, dataset: Any, arguments: dict[str, Any], parts: dict[str, Any]) -> Any:
+    from trl import KTOConfig, KTOTrainer
+
+    class EncodedKTOTrainer(KTOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            return dataset
+
+    desirable, undesirable = balanced(recipe, dataset["label"])
+    config = KTOConfig(
+        beta=recipe.beta,
+        loss_type=recipe.kto_loss,
+        desirable_weight=desirable,
+        undesirable_weight=undesirable,
+        max_length=recipe.max_length,
+        precompute_ref_log_probs=recipe.precompute_reference,
+        **arguments,
+    )
+    return EncodedKTOTrainer(args=config, train_dataset=dataset, **parts)
+
+
+def _sft(recipe: Recipe, dataset: Any, arguments: dict[str, Any], parts: dict[str, Any]) -> Any:
+    from trl import SFTConfig, SFTTrainer
+
+    config = SFTConfig(max_length=recipe.max_length, dataset_kwargs={"skip_prepare_dataset": True}, **arguments)
+    return SFTTrainer(args=config, train_dataset=dataset, **parts)

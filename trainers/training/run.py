@@ -1,0 +1,291 @@
+"""Train one LoRA adapter, in a process of its own.
+
+Run: ``python -m ratchet.trainers.training.run --job JOB.json`` (a `TrainingJob`). It leaves in the
+job's output folder:
+
+- ``adapter/``: the PEFT adapter as safetensors, as vLLM loads it;
+- ``progress.jsonl``: one line a logging step, for whoever watches;
+- ``result.json``: metrics and the hash of the weights, or ``{"error": …}``.
+
+Exit status: 0 done; 2 a wrong job file; 3 the training stopped itself (result.json says why).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ratchet.schemas.errors import DatasetError, RatchetError, TrainingError
+from ratchet.schemas.explain import explain
+from ratchet.schemas.training_policy import Recipe
+from ratchet.trainers.preference_accuracy import accuracy, completion_logps, score
+from ratchet.trainers.rules.resampling import systematic
+from ratchet.trainers.training.encoding import EncodedPair, encode_examples, encode_pairs
+from ratchet.trainers.training.job import (
+    ADAPTER_DIR,
+    EXIT_TRAINING,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    TrainingJob,
+    read_rows,
+)
+from ratchet.trainers.training.methods import trainer as make_trainer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the job file, train, write the result; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m ratchet.trainers.training.run")
+    parser.add_argument("--job", type=Path, required=True, help="the job file, JSON")
+    path: Path = parser.parse_args(argv).job
+    try:
+        job = TrainingJob.model_validate_json(path.read_bytes())
+        job.output.mkdir(parents=True, exist_ok=True)
+    except ValidationError as error:
+        print(f"{path}: {explain(error)}", file=sys.stderr)  # noqa: T201 - a person reads it
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        result = train(job)
+    except RatchetError as error:
+        _write_json(job.output / RESULT_FILE, {"error": str(error)})
+        print(error, file=sys.stderr)  # noqa: T201
+        return EXIT_TRAINING
+    _write_json(job.output / RESULT_FILE, result)
+    return 0
+
+
+def train(job: TrainingJob) -> dict[str, Any]:
+    """Train the adapter of one job.
+
+    Returns:
+        ``weights_sha256`` (of ``adapter_model.safetensors``), ``seconds``, ``n`` rows trained on,
+        ``too_long`` rows left out, ``steps``, ``dtype``, ``metrics`` (loss first and last and, of methods with
+        rewards, their accuracy and margin in the last steps) and, with held-out pairs, their preference accuracy
+        ``holdout_before`` and ``holdout_after``, by the answer and (``…_per_token``) by the token, which does not
+        favour short answers; with held-out rows of another kind ``perplexity_before`` and ``perplexity_after`` of
+        the answers that are wanted.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+        TrainingError: nothing to learn from, or the loss is no longer a finite number.
+    """
+    started = time.monotonic()
+    recipe = job.recipe
+    rows = read_rows(job.dataset, recipe.method)
+    holdout_rows = read_rows(job.holdout, recipe.method) if job.holdout else []
+    if not rows:
+        raise TrainingError(f"{job.dataset} has no rows: there is nothing to learn from")
+
+    # Everything is on disk. Threads that wait shall sleep, for the model server shares these cores.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_memory()
+    import torch
+    from datasets import disable_progress_bars
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+
+    disable_progress_bars()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+
+    # 1. The model, and the rows as the token ids that serving would see.
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(job.base_model))
+        dtype = _dtype(recipe.dtype, torch)
+        model = AutoModelForCausalLM.from_pretrained(str(job.base_model), dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the base model at {job.base_model} cannot be loaded: {error}") from error
+    encode: Any = encode_pairs if recipe.method == "dpo" else encode_examples
+    encoded, kept = encode(tokenizer, rows, recipe.max_length)
+    holdout, _ = encode(tokenizer, holdout_rows, recipe.max_length)
+    if not encoded:
+        raise TrainingError(f"no row fits into max_length={recipe.max_length} tokens: there is nothing to learn from")
+    try:
+        drawn = [encoded[index] for index in systematic([row.weight for row in kept])]
+    except ValueError as error:
+        raise DatasetError(f"{job.dataset}: {error}") from error
+    if recipe.method == "kto":
+        random.Random(recipe.seed).shuffle(drawn)  # noqa: S311 - TRL goes through them in their order
+
+    # 2. TRL's trainer.
+    steps = max(
+        1, math.ceil(math.ceil(len(drawn) / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs)
+    )
+    history: list[dict[str, float]] = []
+    callback = progress(job.output / PROGRESS_FILE, steps, history)
+    trainer = make_trainer(recipe, model, tokenizer, drawn, _arguments(job.output, recipe, steps), [callback])
+    trainer.remove_callback(PrinterCallback)
+
+    # 3. Held-out figures before, training, held-out figures after.
+    with trainer.model.disable_adapter():
+        before = _held_out(trainer.model, holdout, "before")
+    training_started = time.monotonic()
+    trainer.train()
+    training_s = time.monotonic() - training_started
+    after = _held_out(trainer.model, holdout, "after")
+
+    # 4. The adapter, written whole before its hash is taken.
+    adapter = job.output / ADAPTER_DIR
+    trainer.model.save_pretrained(str(adapter), safe_serialization=True)
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    metrics = {"loss_first": history[0]["loss"], "loss_last": _last(history, "loss")}
+    metrics |= {name: _last(history, name) for name in ("reward_accuracy", "reward_margin") if _has(history, name)}
+    for figures in (before, after):
+        metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}
+    return {
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "seconds": round(time.monotonic() - started, 2),
+        "training_seconds": round(training_s, 2),
+        "n": len(encoded),
+        "too_long": len(rows) - len(encoded),
+        "steps": steps,
+        "dtype": str(dtype).removeprefix("torch."),
+        "metrics": metrics,
+        **{name: value for name, value in (before | after).items() if not isinstance(value, float)},
+    }
+
+
+def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "output_dir": str(output),
+        "max_steps": steps,
+        "per_device_train_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": math.ceil(steps * recipe.warmup_share),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "bf16": False,  # the weights are in their final dtype already
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_steps": max(1, steps // 50),
+        "logging_first_step": True,
+        # A loss that is not a number must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+_TOLD = {
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
+}
+"""What TRL logs besides the loss, and what a progress line calls it."""
+
+
+def progress(file: Path, steps: int, history: list[dict[str, float]]) -> Any:
+    """A callback that writes one line a logging step, and stops a run whose loss is no longer a finite number.
+
+    Args:
+        file: the progress file; emptied.
+        steps: of the whole run.
+        history: gets the lines.
+    """
+    from transformers import TrainerCallback
+
+    file.write_bytes(b"")
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        began = 0.0
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if not logs or "loss" not in logs:
+                return
+            step = int(state.global_step)
+            left = (time.monotonic() - self.began) / max(1, step) * (steps - step)
+            line = {"step": step, "steps": steps, "loss": float(logs["loss"])}
+            line |= {ours: float(logs[theirs]) for theirs, ours in _TOLD.items() if theirs in logs}
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(line[name]):
+                    raise TrainingError(f"{name} is {line[name]} at step {step} of {steps}: the run stopped")
+            line["eta_s"] = round(left, 1)
+            history.append(line)
+            with file.open("a") as lines:
+                lines.write(json.dumps(line) + "\n")
+
+    return Progress()
+
+
+def _held_out(model: Any, rows: Sequence[Any], when: str) -> dict[str, Any]:
+    """Preference accuracy of pairs; of other rows the perplexity of the answers that are wanted."""
+    if not rows:
+        return {}
+    if isinstance(rows[0], EncodedPair):
+        scores = score(model, rows)
+        return {
+            f"holdout_{when}": accuracy(scores),
+            f"holdout_{when}_per_token": accuracy(scores, length_normalised=True),
+        }
+    wanted = [(row.prompt_ids, row.completion_ids) for row in rows if row.label]
+    if not wanted:
+        return {}
+    tokens = sum(len(completion) for _, completion in wanted)
+    return {f"perplexity_{when}": math.exp(-sum(completion_logps(model, wanted, 16)) / tokens)}
+
+
+def _keep_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the kernel.
+
+    Each step allocates and frees the same gigabytes; faulting them in page by page again took a
+    quarter of the processor time (docs/experiments.md). Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: and the heap is never cut back
+        mallopt(-2, 256 << 20)  # M_TOP_PAD, bytes: it grows in large pieces
+
+
+def _dtype(wanted: str, torch: Any) -> Any:
+    """Choose the weights' dtype; on a CPU without AMX tiles float32 trained 1.8 times as fast as bfloat16."""
+    if wanted == "auto":
+        fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+        wanted = "bfloat16" if fast else "float32"
+    return getattr(torch, wanted)
+
+
+def _has(history: Sequence[dict[str, float]], name: str) -> bool:
+    return any(name in line for line in history)
+
+
+def _last(history: Sequence[dict[str, float]], name: str) -> float:
+    """The mean of a figure over the last tenth of the lines that have it."""
+    values = [line[name] for line in history if name in line]
+    last = values[-max(1, len(values) // 10) :]
+    return sum(last) / len(last)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file that is there whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    scratch.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
