@@ -50,6 +50,10 @@ class ModelError(RatchetError):
     """The model server refused or is away."""
 
 
+class AdapterRefused(ModelError):
+    """An adapter's files are not those that were registered: it is loaded nowhere."""
+
+
 class DatasetError(RatchetError):
     """Training data that cannot be used: names the file, the line and the reason."""
 

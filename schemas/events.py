@@ -217,6 +217,9 @@ class Adapter(Event):
     path: str = Field(description="folder of the PEFT adapter, as every vLLM replica sees it")
     served_as: Text64 = Field("", description="what its server calls it where that is not its name: a provider's model")
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="without weights: of 'served_as'")]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default_factory=dict, description="SHA-256 by name of every file that may be loaded; older manifests have none"
+    )
     dataset: str
     dataset_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     parents: list[str] = Field(default_factory=list)

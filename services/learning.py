@@ -263,7 +263,7 @@ def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[st
     assert serving is not None, "bases are made to be asked"
     try:
         if manifest is not None and serving.replicas is not None:
-            serving.replicas.load_adapter(manifest.name, manifest.path)
+            serving.replicas.load_adapter(manifest.name, wiring.shelf(s).folder(manifest))
         elif serving.replicas is not None and not _evaluating(s).ready():
             raise ModelError(f"no vLLM at {', '.join(s.vllm)}")
     except ModelError as error:
@@ -324,7 +324,7 @@ def _preference_accuracy(
     measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length, dtype="float32"))
     if manifest is not None:
         measured["adapter"] = dict(
-            preference_accuracy(folder, Path(manifest.path), rows, max_length=length, dtype="float32")
+            preference_accuracy(folder, wiring.shelf(s).folder(manifest), rows, max_length=length, dtype="float32")
         )
     return measured
 

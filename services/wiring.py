@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ratchet.services.controller.controller import Controller
     from ratchet.services.gateway.options import GatewayOptions, PoolOptions
     from ratchet.services.rules.placement import Placement
+    from ratchet.trainers.adapters.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,13 @@ def fleet(s: Settings) -> Fleet:
     return Fleet(VllmClient(ours), theirs)
 
 
+def shelf(s: Settings) -> Shelf:
+    """Say where adapters lie, for whoever loads one."""
+    from ratchet.trainers.adapters.shelf import Shelf
+
+    return Shelf()
+
+
 def gateway_options(s: Settings) -> GatewayOptions:
     """Say how the gateway behaves."""
     from ratchet.services.gateway.options import GatewayOptions
@@ -219,6 +227,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         publisher=to,
         replicas=fleet(s),
         placement=placement(s),
+        folder=shelf(s).folder,
         tasks=s.tasks,
         clock=clock.now,
         new_id=clock.new_id,

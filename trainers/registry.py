@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Placed:
     name: str
     folder: Path
     weights_sha256: str
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by name of what may be loaded from the folder."""
     served_as: str = ""
     """A provider's id of the model, which has no weights here; their hash is then that id's."""
 
@@ -64,7 +66,7 @@ def place(home: Path, task: str, job_id: str, made: Path, taken: Iterable[str]) 
             for folder in known:
                 origin = _origin(folder)
                 if origin.get("job_id") == job_id:
-                    return Placed(folder.name, folder, origin["weights_sha256"])
+                    return Placed(folder.name, folder, origin["weights_sha256"], origin.get("files", {}))
             number = next_number(task, [*taken, *(path.name for path in known)])
             return _copy(shelf, task, number, job_id, made)
     except OSError as error:
@@ -91,7 +93,7 @@ def place_served(home: Path, task: str, job_id: str, served_as: str, taken: Iter
             known = [path for path in shelf.iterdir() if ADAPTER_NAME.match(path.name)]
             for folder in known:
                 if _origin(folder).get("job_id") == job_id:
-                    return Placed(folder.name, folder, sha256, served_as)
+                    return Placed(folder.name, folder, sha256, served_as=served_as)
             number = next_number(task, [*taken, *(path.name for path in known)])
             folder = shelf / adapter_name(task, number, sha256)
             scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
@@ -100,12 +102,12 @@ def place_served(home: Path, task: str, job_id: str, served_as: str, taken: Iter
             )
             scratch.chmod(0o755)
             scratch.rename(folder)
-            return Placed(folder.name, folder, sha256, served_as)
+            return Placed(folder.name, folder, sha256, served_as=served_as)
     except OSError as error:
         raise TrainingError(f"{error.filename or shelf}: {error.strerror}: the model cannot be noted") from error
 
 
-def _origin(folder: Path) -> dict[str, str]:
+def _origin(folder: Path) -> dict[str, Any]:
     """Which job placed an adapter; nothing for one that came another way (its number counts all the same)."""
     try:
         value = orjson.loads((folder / ORIGIN).read_bytes())
@@ -128,12 +130,13 @@ def _copy(shelf: Path, task: str, number: int, job_id: str, made: Path) -> Place
             if not (made / name).is_file():
                 raise TrainingError(f"{made}: no {name}; an adapter is stored as safetensors with PEFT's configuration")
             shutil.copyfile(made / name, scratch / name)
-        sha256 = file_sha256(scratch / WEIGHTS)
-        (scratch / ORIGIN).write_bytes(orjson.dumps({"job_id": job_id, "weights_sha256": sha256}))
+        files = {name: file_sha256(scratch / name) for name in (WEIGHTS, CONFIG)}
+        sha256 = files[WEIGHTS]
+        (scratch / ORIGIN).write_bytes(orjson.dumps({"job_id": job_id, "weights_sha256": sha256, "files": files}))
         scratch.chmod(0o755)
         folder = shelf / adapter_name(task, number, sha256)
         scratch.rename(folder)
-        return Placed(folder.name, folder, sha256)
+        return Placed(folder.name, folder, sha256, files)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -200,6 +203,7 @@ def register(
             "path": str(placed.folder.resolve()),
             "served_as": placed.served_as,
             "weights_sha256": placed.weights_sha256,
+            "files": placed.files,
             "dataset": dataset,
             "dataset_sha256": dataset_sha256,
             "parents": parents,

@@ -21,6 +21,7 @@ from ratchet.schemas.training_pool import ManagedRecipe
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers import job as jobs
 from ratchet.trainers import managed, process, registry
+from ratchet.trainers.adapters.verifying import verify_placed
 from ratchet.trainers.bases import FIRST, Base, Replicas
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluate import Completion, completion, completion_check
@@ -257,6 +258,9 @@ class Worker:
         if base.serving is None:
             return None
         if base.serving.replicas is not None:
+            await asyncio.to_thread(
+                verify, placed.folder, placed.name, placed.weights_sha256, placed.files, FileHashes()
+            )
             await self._load(base.serving.replicas, placed)
         file = self._evaluation_file(policy)
         if file is None or check is None:

@@ -13,6 +13,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from ratchet.consumers.calibration import Questions
 from ratchet.infra.kafka.publisher import Publisher
@@ -50,6 +51,7 @@ class Controller:
         publisher: takes routing tables.
         replicas: every vLLM replica.
         placement: which of them have which adapter.
+        folder: the folder to load an adapter from, once its files were checked.
         tasks: the declared tasks.
         clock: the present instant.
         new_id: makes event ids.
@@ -64,6 +66,7 @@ class Controller:
         publisher: Publisher,
         replicas: ReplicaAdapters,
         placement: Placement,
+        folder: Callable[[Adapter], Path],
         tasks: Mapping[str, TaskPolicy],
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -73,7 +76,7 @@ class Controller:
         self.states: dict[str, Rollout] = {}
         self.decisions: dict[str, Decision] = {}
         self._store, self._publisher = store, publisher
-        self._replicas, self._placement, self._copies_wait = replicas, placement, copies_wait
+        self._replicas, self._placement, self._folder, self._copies_wait = replicas, placement, folder, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._adapters: dict[str, Adapter] = {}
@@ -122,7 +125,7 @@ class Controller:
         for task, names in needs.items():
             try:
                 here = {name: places[name] for name in names}
-                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters))
+                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters), self._folder)
             except ModelError as error:
                 self._resident[task] = frozenset()
                 self._say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
@@ -208,7 +211,7 @@ class Controller:
             places = self._places(frozenset([table.candidate]).union(*self._needs().values()))
             here = {table.candidate: places[table.candidate]}
             try:
-                await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters))
+                await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters), self._folder)
             except ModelError as error:
                 table = refused(asked, state, now, self._new_id(), f"{table.candidate} could not be loaded: {error}")
         await self._publish(table)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from ratchet.schemas.errors import ModelError
@@ -33,7 +34,10 @@ def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter]) -> fro
 
 
 def ensure(
-    replicas: ReplicaAdapters, places: Mapping[str, Collection[str]], registry: Mapping[str, Adapter]
+    replicas: ReplicaAdapters,
+    places: Mapping[str, Collection[str]],
+    registry: Mapping[str, Adapter],
+    folder: Callable[[Adapter], Path],
 ) -> list[str]:
     """Load adapters wherever a replica lacks one of its own, and see that all replicas confirm theirs.
 
@@ -43,13 +47,14 @@ def ensure(
         replicas: the vLLM servers.
         places: the addresses of the replicas of each adapter.
         registry: manifests, by adapter.
+        folder: the folder to load an adapter from, once its files were checked.
 
     Returns:
         The names that some replica lacked, sorted.
 
     Raises:
-        ModelError: an adapter has no manifest, a replica is away or refuses, or does not serve
-            what it said it loaded.
+        ModelError: an adapter has no manifest, or other files than were registered; a replica is away or
+            refuses, or does not serve what it said it loaded.
     """
     if not places:
         return []
@@ -60,7 +65,7 @@ def ensure(
             raise ModelError(f"{name} is routed to, but the registry has no manifest that says where it lies")
         if adapter.served_as:
             raise ModelError(f"{name} is {adapter.served_as} at its provider, which does not serve it (any more)")
-        replicas.load_adapter(name, adapter.path, places[name])
+        replicas.load_adapter(name, str(folder(adapter)), places[name])
     if lacking and (still := _lacking(replicas, {name: places[name] for name in lacking}, registry)):
         raise ModelError(f"loaded, yet not served by every replica: {', '.join(still)}")
     return lacking

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Rollout, Score, Shadow
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.rows import row
+from ratchet.trainers.registry import CONFIG, WEIGHTS
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -99,8 +102,8 @@ class Traffic:
     start = START
     new_id = staticmethod(new_id)
 
-    def __init__(self, store: Store, task: str) -> None:
-        self.store, self.task = store, task
+    def __init__(self, store: Store, task: str, shelf: Path) -> None:
+        self.store, self.task, self.shelf = store, task, shelf
 
     def write(self, *events: Event) -> None:
         """Insert events as rows."""
@@ -113,13 +116,17 @@ class Traffic:
             self.store.insert_rows(f"ratchet.{table}", rows)
 
     def adapter(self, number: int, at: datetime = START) -> Adapter:
-        """A registered adapter of the task."""
-        sha = f"{number:064x}"[::-1]
-        name = f"{self.task}@v{number}-{sha[:8]}"
+        """A registered adapter of the task, with its files."""
+        made = {WEIGHTS: f"weights {number}".encode(), CONFIG: b"{}"}
+        files = {file: hashlib.sha256(content).hexdigest() for file, content in made.items()}
+        name = f"{self.task}@v{number}-{files[WEIGHTS][:8]}"
+        (self.shelf / name).mkdir(exist_ok=True)
+        for file, content in made.items():
+            (self.shelf / name / file).write_bytes(content)
         body = {
             "id": new_id(at), "at": at, "task": self.task, "name": name, "label": "l", "status": "registered",
-            "method": "dpo", "base_model": "m", "path": f"/adapters/{name}", "weights_sha256": sha, "dataset": "d",
-            "dataset_sha256": "0" * 64, "job_id": new_id(at),
+            "method": "dpo", "base_model": "m", "path": str(self.shelf / name), "dataset": "d",
+            "weights_sha256": files[WEIGHTS], "files": files, "dataset_sha256": "0" * 64, "job_id": new_id(at),
         }  # fmt: skip
         return Adapter.model_validate(body)
 
@@ -183,7 +190,7 @@ class Traffic:
 
 
 @pytest.fixture
-def traffic(tables: Store, request: pytest.FixtureRequest) -> Traffic:
+def traffic(tables: Store, request: pytest.FixtureRequest, tmp_path: Path) -> Traffic:
     """Traffic of a task that no other test has."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())
-    return Traffic(tables, f"t{os.getpid()}-{name}"[:60].rstrip("-"))
+    return Traffic(tables, f"t{os.getpid()}-{name}"[:60].rstrip("-"), tmp_path)

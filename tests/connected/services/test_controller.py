@@ -19,6 +19,7 @@ from ratchet.schemas.events import Operator, Rollout
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.controller.controller import Controller
 from ratchet.services.rules.placement import Placement
+from ratchet.trainers.adapters.shelf import Shelf
 
 POLICY = TaskPolicy.model_validate(
     {
@@ -55,6 +56,7 @@ class Loop:
             publisher=self.publisher,
             replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
             placement=placement or Placement(tuple(replica.url for replica in replicas)),
+            folder=Shelf().folder,
             tasks={traffic.task: POLICY},
             clock=lambda: self.now,
             new_id=lambda: traffic.new_id(self.now),

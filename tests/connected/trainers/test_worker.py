@@ -188,6 +188,17 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     assert "50.0% (5 of 10)" in ended.adapter.reason
     assert ended.adapter.name.startswith(f"{place.task}@v2-")
 
+    # Changed on the disk between two attempts: neither loaded nor registered.
+    weights = place.home / "adapters" / ended.adapter.name / registry.WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    (weights.parent / registry.MANIFEST).unlink()
+    (place.home / "jobs" / other.job_id / "outcome.json").unlink()
+    refused = await place.worker(python="/nonexistent").run(other)
+    assert (refused.adapter, refused.training.state) == (None, "failed")
+    assert f"{weights} was changed since it was registered" in refused.training.reason
+    weights.write_bytes(whole)
+
     # vLLM away for longer than the patience: the job fails and says so; nothing claims an adapter.
     third = place.request()
     shutil.copytree(place.home / "jobs" / request.job_id, place.home / "jobs" / third.job_id)
