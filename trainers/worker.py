@@ -258,9 +258,7 @@ class Worker:
         if base.serving is None:
             return None
         if base.serving.replicas is not None:
-            await asyncio.to_thread(
-                verify, placed.folder, placed.name, placed.weights_sha256, placed.files, FileHashes()
-            )
+            await asyncio.to_thread(verify_placed, placed)
             await self._load(base.serving.replicas, placed)
         file = self._evaluation_file(policy)
         if file is None or check is None:
