@@ -21,7 +21,7 @@ from ratchet.services.learning import derive_pairs, evaluation_file
 from ratchet.trainers.augmenting import Batch
 from ratchet.trainers.building import Recipe, build, from_candidates
 from ratchet.trainers.dataset import SIDES, Dataset
-from ratchet.trainers.evaluation_set import EvaluationSet
+from ratchet.trainers.evaluation.held_out import EvaluationSet
 from ratchet.trainers.files import read_file
 from ratchet.trainers.measuring import limits
 from ratchet.trainers.rules.augmenting import MOST, mix, shares

@@ -25,7 +25,7 @@ from ratchet.schemas.ids import derived_id
 from ratchet.services import wiring
 from ratchet.services.learning import derive_pairs, evaluation_file
 from ratchet.trainers import forgetting
-from ratchet.trainers.evaluation_set import EvaluationSet
+from ratchet.trainers.evaluation.held_out import EvaluationSet
 from ratchet.trainers.forgetting import Mine
 from ratchet.trainers.rules.dataset import question
 

@@ -138,16 +138,17 @@ def derive_pairs(
 def make_worker(s: Settings, store: Store, publisher: Publisher, *, serve: bool = True) -> Worker:
     """A worker over these parts; without ``serve`` it registers adapters without loading or asking them."""
     from ratchet.services.datasets import build_dataset
+    from ratchet.trainers.evaluation.evaluator import Evaluator
     from ratchet.trainers.worker import Worker
 
     return Worker(
         store,
         publisher,
         home=s.home,
-        config_dir=s.config_dir,
         tasks=s.tasks,
         bases=bases(s, serve=serve),
         build=lambda task, kind: build_dataset(s, store, task, kind),
+        evaluator=Evaluator(config_dir=s.config_dir),
     )
 
 
@@ -251,8 +252,8 @@ def evaluate_now(s: Settings, adapter: str | None, task: str | None, version: st
 def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[str]) -> dict[str, Any] | None:
     from ratchet.schemas.errors import ModelError
     from ratchet.schemas.policies import TaskPolicy
-    from ratchet.trainers.evaluate import completion, completion_check
-    from ratchet.trainers.evaluation_set import read_evaluation
+    from ratchet.trainers.evaluation.completion import completion, completion_check
+    from ratchet.trainers.evaluation.held_out import read_evaluation
 
     policy, file = s.tasks.get(task, TaskPolicy()), evaluation_file(s, task)
     if file is None or policy.completion == "outcome":

@@ -14,7 +14,7 @@ from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.trainers.dataset import Dataset, latest, make
-from ratchet.trainers.evaluation_set import EvaluationSet
+from ratchet.trainers.evaluation.held_out import EvaluationSet
 from ratchet.trainers.rules import dataset as rules
 from ratchet.trainers.rules.dataset import Candidate, Kind
 from ratchet.trainers.rules.labels import Opinion, good_alone, labelled

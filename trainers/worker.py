@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.infra import clock
-from ratchet.schemas.checks import Check
 from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, RatchetError, TrainingError
 from ratchet.schemas.events import Adapter, Event, Training
 from ratchet.schemas.ids import BASE, derived_id
@@ -21,11 +20,9 @@ from ratchet.schemas.training_pool import ManagedRecipe
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers import job as jobs
 from ratchet.trainers import managed, process, registry
-from ratchet.trainers.adapters.verifying import verify_placed
-from ratchet.trainers.bases import FIRST, Base, Replicas
+from ratchet.trainers.bases import FIRST, Base
 from ratchet.trainers.dataset import Dataset
-from ratchet.trainers.evaluate import Completion, completion, completion_check
-from ratchet.trainers.evaluation_set import EvaluationSet, read_evaluation
+from ratchet.trainers.evaluation.evaluator import Evaluated, Evaluator
 from ratchet.trainers.job import Outcome, Plan
 from ratchet.trainers.rules.dataset import Kind, kind_for
 
@@ -49,13 +46,12 @@ class Worker:
         store: ClickHouse.
         publisher: where the events go.
         home: Ratchet's home.
-        config_dir: the folder that `TaskPolicy.evaluation` is relative to.
         tasks: the policies.
         bases: what is trained on, by pool; `FIRST` is the first one.
         build: makes a dataset version of the kind that is asked for, of all feedback that is stored.
+        evaluator: asks what was trained before it is registered.
         now: the clock.
         python: interpreter of the training process.
-        patience_s: how long a vLLM that refuses or is away is asked again.
     """
 
     def __init__(
@@ -64,17 +60,16 @@ class Worker:
         publisher: Publisher,
         *,
         home: Path,
-        config_dir: Path,
         tasks: Mapping[str, TaskPolicy],
         bases: Mapping[str, Base],
         build: Callable[[str, Kind], Dataset],
+        evaluator: Evaluator,
         now: Callable[[], datetime] = clock.now,
         python: str = sys.executable,
-        patience_s: float = 300.0,
     ) -> None:
         self._store, self._publisher, self._bases = store, publisher, bases
-        self._home, self._config_dir, self._tasks = home.resolve(), config_dir, tasks
-        self._build, self._now, self._python, self._patience_s = build, now, python, patience_s
+        self._home, self._tasks, self._evaluator = home.resolve(), tasks, evaluator
+        self._build, self._now, self._python = build, now, python
         self._running: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -157,9 +152,7 @@ class Worker:
         if dataset is None:
             dataset = await asyncio.to_thread(self._build, request.task, kind_for(wanted["method"]))
         wanted.pop("dataset", None)
-        await asyncio.to_thread(EvaluationSet.of(self._evaluation_file(policy)).refuse_touched, dataset)
-        # before hours of training: a check that can never run is refused
-        check = await asyncio.to_thread(self._check, request.task, policy, base)
+        evaluation = await asyncio.to_thread(self._evaluator.prepare, request.task, policy, base, dataset)
 
         def told(line: process.Progress) -> None:
             try:
@@ -178,17 +171,14 @@ class Worker:
             base_path = await asyncio.to_thread(base.path)
             planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
             result, placed = await self._here(request, folder, planned, told)
-        evaluated = await self._evaluate(policy, placed, check, base)
-        adapter = self._register(request, policy, planned, placed, result, evaluated, base)
-        metrics = jobs.figures(result) | (
-            {"completion": evaluated.rate} if evaluated and evaluated.rate is not None else {}
-        )
+        evaluated = await evaluation.run(placed, planned.params, result)
+        adapter = self._register(request, planned, placed, result, evaluated, base)
         ended = self._event(
             request,
             "finished",
             dataset=dataset.version,
             adapter=adapter.name,
-            metrics=metrics,
+            metrics=jobs.figures(result) | evaluated.metrics,
             reason=adapter.reason,
             params=planned.params | ({"max_pairs": planned.max_pairs} if planned.max_pairs else {}),
         )
@@ -245,70 +235,15 @@ class Worker:
             raise TrainingError(f"{placed.folder}: the weights are not those that the run wrote (sha256 differs)")
         return placed
 
-    def _check(self, task: str, policy: TaskPolicy, base: Base) -> Check | None:
-        """What held-out answers are checked by; None where there is nothing to ask or check."""
-        if base.serving is None or policy.evaluation is None or policy.completion == "outcome":
-            return None
-        return completion_check(task, policy, self._config_dir)
-
-    async def _evaluate(
-        self, policy: TaskPolicy, placed: registry.Placed, check: Check | None, base: Base
-    ) -> Completion | None:
-        """Load the adapter everywhere and ask the held-out prompts; None where there is nothing to ask or check."""
-        if base.serving is None:
-            return None
-        if base.serving.replicas is not None:
-            await asyncio.to_thread(verify_placed, placed)
-            await self._load(base.serving.replicas, placed)
-        file = self._evaluation_file(policy)
-        if file is None or check is None:
-            return None
-        rows = read_evaluation(file)
-        client = base.serving.chat()
-        try:
-            return await completion(
-                client,
-                placed.served_as or placed.name,
-                rows,
-                check,
-                folder=self._config_dir,
-                system_prompt=policy.system_prompt,
-                max_tokens=policy.max_tokens,
-            )
-        finally:
-            await client.close()
-
-    async def _load(self, replicas: Replicas, placed: registry.Placed) -> None:
-        """Load the adapter; training took long, so a replica that is starting again is waited for."""
-        wait_s, waited = 1.0, 0.0
-        while True:
-            try:
-                return await asyncio.to_thread(replicas.load_adapter, placed.name, placed.folder)
-            except ModelError as error:
-                if waited >= self._patience_s:
-                    raise ModelError(f"{placed.name} is trained but was not loaded: {error}") from error
-                log.warning("%s is not loaded yet: %s", placed.name, error)
-            await asyncio.sleep(wait_s)
-            waited, wait_s = waited + wait_s, min(2 * wait_s, 30.0)
-
     def _register(
         self,
         request: Training,
-        policy: TaskPolicy,
         planned: Plan,
         placed: registry.Placed,
         result: Mapping[str, Any],
-        evaluated: Completion | None,
+        evaluated: Evaluated,
         base: Base,
     ) -> Adapter:
-        evaluation: dict[str, Any] = {}
-        if evaluated is not None:
-            evaluation["completion"] = evaluated.as_json()
-        if result.get("holdout_before") and result.get("holdout_after"):
-            evaluation["preference_accuracy"] = {
-                "before": result["holdout_before"],
-                "after": result["holdout_after"],
-            }
         stable = self._store.query("stable_adapter", task=request.task)
         params = planned.params | ({"max_pairs": planned.max_pairs} if planned.max_pairs else {})
         return registry.register(
@@ -323,12 +258,9 @@ class Worker:
             parents=[row["stable"] for row in stable if row["stable"] != BASE],
             params=params,
             metrics=jobs.figures(result),
-            evaluation=evaluation,
-            rejected=rejection(policy.retraining.min_completion, evaluated),
+            evaluation=evaluated.figures,
+            rejected=evaluated.rejected,
         )
-
-    def _evaluation_file(self, policy: TaskPolicy) -> Path | None:
-        return self._config_dir / policy.evaluation if policy.evaluation else None
 
     def _progress(self, request: Training, dataset: str, line: process.Progress) -> Training:
         metrics = {name: float(value) for name, value in line.items() if name not in ("step", "steps")}
@@ -351,17 +283,3 @@ class Worker:
             }
             | fields
         )
-
-
-def rejection(least: float, evaluated: Completion | None) -> str | None:
-    """Why an adapter must not be rolled out, or None; what was not measured does not pass a floor."""
-    if least <= 0:
-        return None
-    if evaluated is None or evaluated.rate is None:
-        return f"completion was not measured on held-out prompts, and the task asks for at least {least:.1%}"
-    if evaluated.rate < least:
-        return f"completion {evaluated.rate:.1%} ({evaluated.k} of {evaluated.n}) is below the task's {least:.1%}"
-    if evaluated.k < least * (evaluated.n + evaluated.unjudged):
-        told = f"{evaluated.k} of {evaluated.n}, and of {evaluated.unjudged} more the check cannot say"
-        return f"completion was measured on too few held-out prompts for the task's {least:.1%} ({told})"
-    return None

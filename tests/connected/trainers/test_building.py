@@ -20,7 +20,7 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 from ratchet.services.datasets import build_dataset, import_dataset
 from ratchet.trainers.building import Recipe, build
-from ratchet.trainers.evaluation_set import EvaluationSet
+from ratchet.trainers.evaluation.held_out import EvaluationSet
 from ratchet.trainers.measuring import token_counter
 from ratchet.trainers.rules.dataset import Candidate
 

@@ -29,6 +29,7 @@ from ratchet.trainers import dataset as datasets
 from ratchet.trainers import managed, registry
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
+from ratchet.trainers.evaluation.evaluator import Evaluator
 from ratchet.trainers.worker import Stopped, Worker
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -120,12 +121,11 @@ class Place:
             self.store,
             self.publisher,
             home=self.home,
-            config_dir=self.home,
             tasks={self.task: policy},
             bases={FIRST: Base("tiny-llama", lambda: self.model, serving=Serving(self.replicas, _chat))} | self.more,
             build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
+            evaluator=Evaluator(config_dir=self.home, patience_s=0.0),
             python=python,
-            patience_s=0.0,
         )
 
     def request(self, **params: Any) -> Training:

@@ -11,9 +11,9 @@ from openai import AsyncOpenAI
 from ratchet.schemas.checks import LanguageCheck, ReferenceCheck, RequiredFieldsCheck
 from ratchet.schemas.errors import DatasetError, ModelError
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers.evaluate import Completion, completion, completion_check, judge
-from ratchet.trainers.evaluation_set import read_evaluation
-from ratchet.trainers.worker import rejection
+from ratchet.trainers.evaluation.completion import Completion, completion, completion_check, judge
+from ratchet.trainers.evaluation.evaluator import rejection
+from ratchet.trainers.evaluation.held_out import read_evaluation
 
 TICKET = RequiredFieldsCheck(name="ticket", fields=["order"])
 ROWS: list[dict[str, Any]] = [
