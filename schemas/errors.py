@@ -62,6 +62,14 @@ class TrainingError(RatchetError):
     """A training run that must stop (non-finite loss, nothing to learn from)."""
 
 
+class TrainingInterrupted(TrainingError):
+    """A training run that something else ended (killed, out of memory): worth another try, up to a cap."""
+
+
+class TrainingCancelled(TrainingError):
+    """A training that a person ended; the text says who and why."""
+
+
 class RebuildError(RatchetError):
     """ClickHouse cannot be made again from the topics as asked: nothing was changed."""
 

@@ -71,7 +71,7 @@ TRAINING = Topic(
     "ratchet.training",
     ("training.v1",),
     "task",
-    1,
+    6,  # a job holds its partition for hours: few tasks wait behind another one's
     False,
     ("ingest", "trainer"),
     "decisions to train, progress and results",

@@ -89,5 +89,9 @@ class TrainingPolicy(Recipe):
 
     pool: str | None = None
     """Under ``[pools]``: whose base model is trained on, or which provider trains; None: the first one's, here."""
+    max_attempts: AtLeastOne = 3
+    """Starts of a run that something else ended (killed, out of memory) and that got no further than the one before."""
+    retry_wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    """Seconds before the second of them; twice as many before each later one."""
     managed: ManagedRecipe = Field(default_factory=ManagedRecipe)
     """Of a provider's job; the fields of the recipe but the method and the seed are for training here."""

@@ -27,8 +27,8 @@ from ratchet.trainers.rules import dataset as rules
 from ratchet.trainers.rules.dataset import kind_for
 from ratchet.trainers.training.job import TrainingJob
 
-ELSEWHERE = ("pool", "managed", "dataset", "max_pairs")
-"""Of a request: where to train, what a provider is told, and on what."""
+ELSEWHERE = ("pool", "managed", "dataset", "max_pairs", "max_attempts", "retry_wait_s")
+"""Of a request: where to train, what a provider is told, on what, and how often."""
 MIN_PAIRS = 8
 """Below this many pairs a run would only memorise them."""
 
@@ -167,11 +167,12 @@ def read_outcome(folder: Path) -> Outcome | None:
     )
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
+def remembered(folder: Path, outcome: Outcome) -> Outcome:
     """Remember how a job ended, before it is said: a repeated job says the same events again.
 
-    Raises:
-        TrainingError: it cannot be written.
+    Returns:
+        The outcome. Where it cannot be remembered (a full disk), its reason says so: the job has ended all the same,
+        and one that is asked for again finds what was trained.
     """
     value = {
         "training": orjson.loads(outcome.training.to_bytes()),
@@ -181,7 +182,10 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "outcome.json", orjson.dumps(value, option=orjson.OPT_INDENT_2))
     except OSError as error:
-        raise TrainingError(f"{folder}: {error.strerror}: the outcome cannot be written") from error
+        note = f"{folder}: {error.strerror}: how it ended is not remembered here"
+        reason = "; ".join(filter(None, (outcome.training.reason, note)))
+        return Outcome(outcome.training.model_copy(update={"reason": reason}), outcome.adapter)
+    return outcome
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:

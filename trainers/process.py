@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import orjson
 
 from ratchet.infra.embedded import guard
 from ratchet.infra.embedded.child import last_line
-from ratchet.schemas.errors import TrainingError
+from ratchet.schemas.errors import TrainingError, TrainingInterrupted
 from ratchet.trainers.training.job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
 
 Progress = dict[str, Any]
@@ -36,7 +36,12 @@ def result_of(output: Path) -> dict[str, Any] | None:
 
 
 async def run(
-    job: Path, output: Path, on_progress: Callable[[Progress], None], *, python: str = sys.executable
+    job: Path,
+    output: Path,
+    on_progress: Callable[[Progress], None],
+    *,
+    python: str = sys.executable,
+    inherits: Collection[int] = (),
 ) -> dict[str, Any]:
     """Train in a child process and wait for it.
 
@@ -48,13 +53,24 @@ async def run(
         output: the job's output folder; the child's log goes to ``train.log`` in it.
         on_progress: called with every progress line, in order, about twice a second.
         python: the interpreter, in which `ratchet` is installed.
+        inherits: file descriptors that the child keeps open.
 
     Returns:
         result.json of the run.
 
     Raises:
-        TrainingError: the run stopped itself, or died; the text says why.
+        TrainingError: the run stopped itself, or cannot be started; the text says why.
+        TrainingInterrupted: it died without a reason of its own, so that another try may end better.
     """
+    try:
+        return await _run(job, output, on_progress, python, inherits)
+    except OSError as error:
+        raise TrainingError(f"{error.filename or output}: {error.strerror}: the run cannot be started") from error
+
+
+async def _run(
+    job: Path, output: Path, on_progress: Callable[[Progress], None], python: str, inherits: Collection[int]
+) -> dict[str, Any]:
     log = _clean(output)
     watcher = await asyncio.create_subprocess_exec(
         python, "-I", "-S", guard.__file__, stdin=asyncio.subprocess.PIPE, process_group=0
@@ -72,6 +88,7 @@ async def run(
                 stdout=sink,
                 stderr=sink,
                 process_group=0,
+                pass_fds=inherits,
             )
         watcher.stdin.write(f"+{child.pid}\n".encode())
         await watcher.stdin.drain()
@@ -87,7 +104,9 @@ async def run(
     result = result_of(output)
     if code == 0 and result is not None:
         return result
-    raise TrainingError(_epitaph(code, output, log))
+    if code == EXIT_TRAINING and (why := _own_words(output)):
+        raise TrainingError(why)
+    raise TrainingInterrupted(_epitaph(code, log))
 
 
 def _clean(output: Path) -> Path:
@@ -133,10 +152,14 @@ async def _end(child: asyncio.subprocess.Process) -> None:
             return
 
 
-def _epitaph(code: int, output: Path, log: Path) -> str:
-    if code == EXIT_TRAINING:
-        with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError, KeyError):
-            return str(orjson.loads((output / RESULT_FILE).read_bytes())["error"])
+def _own_words(output: Path) -> str:
+    """Why a run stopped itself; empty where it did not come to say so."""
+    with contextlib.suppress(FileNotFoundError, orjson.JSONDecodeError, KeyError):
+        return str(orjson.loads((output / RESULT_FILE).read_bytes())["error"])
+    return ""
+
+
+def _epitaph(code: int, log: Path) -> str:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     if code == -signal.SIGKILL:
         how += " (out of memory?)"

@@ -5,26 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.infra import clock
-from ratchet.schemas.errors import BrokerError, DatasetError, ModelError, RatchetError, TrainingError
+from ratchet.schemas.errors import (
+    BrokerError,
+    DatasetError,
+    ModelError,
+    RatchetError,
+    TrainingCancelled,
+    TrainingError,
+)
 from ratchet.schemas.events import Adapter, Event, Training
 from ratchet.schemas.ids import BASE, derived_id
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.training_policy import TrainingPolicy
 from ratchet.schemas.training_pool import ManagedRecipe
+from ratchet.trainers import attempting, managed, process, registry
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers import job as jobs
-from ratchet.trainers import managed, process, registry
 from ratchet.trainers.bases import FIRST, Base
+from ratchet.trainers.cancelling import unless_cancelled
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluation.evaluator import Evaluated, Evaluator
 from ratchet.trainers.job import Outcome, Plan
 from ratchet.trainers.rules.dataset import Kind, kind_for
+from ratchet.trainers.single_flight import single_flight
 
 if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
@@ -40,7 +49,7 @@ class Stopped(RatchetError):
 
 
 class Worker:
-    """Runs training jobs, one at a time for each task.
+    """Runs training jobs, one at a time for each task of a home.
 
     Args:
         store: ClickHouse.
@@ -72,7 +81,6 @@ class Worker:
         self._build, self._now, self._python = build, now, python
         self._running: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def handle(self, event: Event) -> None:
         """Handle one event of `ratchet.training`: train for a request, pass over everything else."""
@@ -119,15 +127,18 @@ class Worker:
             StoreError: ClickHouse is away: the job is to be tried again.
             BrokerError: Kafka is: likewise.
         """
-        async with self._locks[request.task]:
-            folder = self._home / "jobs" / request.job_id
+        folder = self._home / "jobs" / request.job_id
+        async with single_flight(self._home, request.task, request.job_id) as turn:
             outcome = jobs.read_outcome(folder)
             if outcome is None:
                 try:
-                    outcome = await self._train(request, folder, dataset, on_progress)
+                    work = self._train(request, folder, dataset, on_progress, turn)
+                    outcome = await unless_cancelled(self._store, request, work)
+                except TrainingCancelled as error:
+                    outcome = Outcome(self._event(request, "cancelled", reason=str(error)), None)
                 except (DatasetError, TrainingError, ModelError) as error:
                     outcome = Outcome(self._event(request, "failed", reason=str(error)), None)
-                jobs.write_outcome(folder, outcome)
+                outcome = jobs.remembered(folder, outcome)
             # The adapter first: whoever sees the job finished finds the adapter there.
             if outcome.adapter is not None:
                 self._publisher.publish(outcome.adapter)
@@ -140,6 +151,7 @@ class Worker:
         folder: Path,
         dataset: Dataset | None,
         on_progress: Callable[[process.Progress], None] | None,
+        turn: int,
     ) -> Outcome:
         policy = self._tasks.get(request.task, TaskPolicy())
         wanted = {"method": request.method} | request.params
@@ -170,7 +182,7 @@ class Worker:
             assert base.path is not None, "trained here or by a provider"
             base_path = await asyncio.to_thread(base.path)
             planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
-            result, placed = await self._here(request, folder, planned, told)
+            result, placed = await self._here(request, folder, planned, policy.training, told, turn)
         evaluated = await evaluation.run(placed, planned.params, result)
         adapter = self._register(request, planned, placed, result, evaluated, base)
         ended = self._event(
@@ -192,12 +204,28 @@ class Worker:
         return base
 
     async def _here(
-        self, request: Training, folder: Path, planned: Plan, told: Callable[[process.Progress], None]
+        self,
+        request: Training,
+        folder: Path,
+        planned: Plan,
+        policy: TrainingPolicy,
+        told: Callable[[process.Progress], None],
+        turn: int,
     ) -> tuple[Mapping[str, Any], registry.Placed]:
-        result = process.result_of(folder)
-        if result is None:
-            self._publisher.publish(self._event(request, "started", dataset=planned.dataset.version, steps=None))
-            result = await process.run(planned.job_file, folder, told, python=self._python)
+        def started(which: str) -> None:
+            self._publisher.publish(
+                self._event(request, "started", dataset=planned.dataset.version, steps=None, reason=which)
+            )
+
+        result = await attempting.run(
+            planned.job_file,
+            folder,
+            policy,
+            started=started,
+            on_progress=told,
+            python=self._python,
+            inherits=(turn,),
+        )
         return result, await asyncio.to_thread(self._place, request, folder, str(result["weights_sha256"]))
 
     async def _by_provider(
@@ -221,6 +249,10 @@ class Worker:
         at = provider()
         try:
             result = await managed.train(at, order, folder, told)
+        except asyncio.CancelledError:
+            if not self._stopping:  # a worker that stops leaves the provider's job to run, and finds it again
+                await managed.cancel(at, folder, request.job_id)
+            raise
         finally:
             await at.client.close()
         taken = [str(row["name"]) for row in self._store.query("adapter_names", task=request.task)]
