@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift install clean error-rates
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-train install clean error-rates training-references
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -30,6 +30,9 @@ contracts: $(VENV)/.installed ## write the published JSON Schemas and the AsyncA
 error-rates: $(VENV)/.installed ## simulate the drift and quality rules' error rates again: the table alerts read, and its page
 	$(PY) -m ratchet.consumers.error_rates_table --docs docs
 
+training-references: $(VENV)/.installed ## train a tiny model by each method and record its figures again, for the test that holds to them
+	PYTHONPATH=tests $(PY) tests/connected/trainers/test_references.py
+
 bench-gateway: $(VENV)/.installed ## the gateway with its logging on beside a bare pass-through; the last line is JSON
 	$(PY) tests/benchmarks/bench_gateway.py $(BENCH)
 
@@ -38,6 +41,9 @@ bench-ingest: $(VENV)/.installed ## ingest beside the bare loop, on the embedded
 
 bench-drift: $(VENV)/.installed ## the drift report over 10 million inferences beside Evidently; the last line is JSON
 	$(PY) tests/benchmarks/bench_drift.py $(BENCH)
+
+bench-train: $(VENV)/.installed ## DPO on SmolLM2-135M beside a plain TRL script; the last line is JSON
+	$(PY) tests/benchmarks/bench_train.py $(BENCH)
 
 install: $(VENV)/.installed
 

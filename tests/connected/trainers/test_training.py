@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import plain_dpo
 import pytest
 
 from ratchet.schemas.errors import TrainingError
@@ -184,46 +185,12 @@ def test_memory_is_saved_without_another_result(tiny_llama: Path, tmp_path: Path
 
 
 def test_a_run_is_the_plain_script_s(tiny_llama: Path, tmp_path: Path) -> None:
-    """Losses, step by step, are those of TRL's own trainer on the same texts with the same seed.
-
-    But for one token: its rendering of an answer ends in the template's newline, which serving never gets to.
-    """
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
+    """Loss and gradient norm, step by step, are those of a plain TRL script on the same rows with the same seed."""
     pairs = [json.loads(line) for line in write_rows(tmp_path / "pairs.jsonl", 32, seed=5).read_text().splitlines()]
     one = job(tmp_path / "ours", tiny_llama, pairs)
     train(one)
     ours = [json.loads(line) for line in (tmp_path / "ours" / "progress.jsonl").read_text().splitlines()]
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    plain = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(tiny_llama, dtype="float32"),
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(pairs[:24]),
-        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-        args=DPOConfig(
-            output_dir=str(tmp_path / "plain"),
-            num_train_epochs=1,
-            per_device_train_batch_size=4,
-            learning_rate=0.01,
-            warmup_steps=1,
-            loss_type=["sigmoid", "sft"],
-            loss_weights=[1.0, 1.0],
-            max_length=64,
-            seed=0,
-            data_seed=0,
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
-    )
-    plain.train()
-    theirs = [line for line in plain.state.log_history if "loss" in line]
-    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=0.02)
+    theirs = plain_dpo.run(one.model_copy(update={"output": tmp_path / "plain"}).model_dump(mode="json"))
+    assert len(ours) == len(theirs) == 6
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-6)
