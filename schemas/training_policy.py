@@ -32,6 +32,16 @@ DpoLoss = Literal[
     "sft",
     "sigmoid_norm",
 ]
+AdapterType = Literal["lora", "dora", "ia3", "prefix", "prompt", "full"]
+LEARNING_RATES: dict[AdapterType, float] = {
+    "lora": 1e-3,
+    "dora": 1e-3,
+    "ia3": 8e-3,
+    "prefix": 1e-2,
+    "prompt": 3e-2,
+    "full": 2e-5,
+}
+"""Where the recipe says none; lora's was measured (docs/experiments.md), the others are those of PEFT's examples."""
 
 
 class Recipe(Closed):
@@ -50,14 +60,23 @@ class Recipe(Closed):
     beta: Positive = 0.1
     """How strongly the model is held to the base: of dpo and kto."""
 
+    adapter_type: AdapterType = "lora"
+    """What is trained: a small adapter beside the frozen base model, or ("full") every weight of it."""
+    quantization: Literal["nf4"] | None = None
+    """The frozen base model's weights in 4 bits with their constants quantized too (QLoRA): a quarter of bfloat16."""
+    optimizer: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
+    """Paged: a GPU's optimizer states may move to the machine's memory; 8bit: they take a quarter of it."""
     lora_r: Annotated[int, Field(ge=1, le=512)] = 8
     lora_alpha: AtLeastOne = 16
     lora_dropout: Share = 0.0
     lora_targets: str | list[str] = "all-linear"
     rslora: bool = False
     """Scaled by the root of the rank, which keeps high ranks from learning too little."""
+    virtual_tokens: Annotated[int, Field(ge=1, le=512)] = 16
+    """Of prefix and prompt: how many positions are learned and put before every prompt."""
 
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive | None = None
+    """None: what suits the adapter's type, `LEARNING_RATES`."""
     warmup_share: Share = 0.1
     epochs: Positive = 1.0
     batch_size: AtLeastOne = 4
@@ -66,12 +85,20 @@ class Recipe(Closed):
     """Most tokens of prompt and answer; rows whose better answer does not fit are left out."""
     seed: int = 0
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32."""
+    """auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32.
+
+    "full" trains in float32 on auto: small updates of bfloat16 weights are rounded away.
+    """
     gradient_checkpointing: bool = False
     """Activations are computed again on the way back: less memory, about a third more time."""
     precompute_reference: bool = False
     """Of dpo and kto: the base model's log-probabilities are computed before the first step, not beside each."""
     threads: AtLeastOne | None = None
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        return self.learning_rate or LEARNING_RATES[self.adapter_type]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -81,6 +108,13 @@ class Recipe(Closed):
             raise ValueError(f"precompute_reference with method {self.method!r}; allowed: with 'dpo' and 'kto'")
         if self.method == "kto" and self.kto_loss == "kto" and self.batch_size == 1:
             raise ValueError("batch_size 1 with method 'kto'; allowed: from 2, for its penalty compares neighbours")
+        of = f"with adapter_type {self.adapter_type!r}"
+        if self.rslora and self.adapter_type not in ("lora", "dora"):
+            raise ValueError(f"rslora {of}; allowed: with 'lora' and 'dora'")
+        if self.quantization and self.adapter_type == "full":
+            raise ValueError(f"quantization {self.quantization!r} {of}; allowed: with an adapter, 4 bits do not learn")
+        if self.gradient_checkpointing and self.adapter_type == "prefix":
+            raise ValueError(f"gradient_checkpointing {of}; allowed: with every other, for PEFT's prefix is a cache")
         return self
 
 

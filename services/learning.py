@@ -182,6 +182,7 @@ def train_now(
     from ratchet.schemas.policies import TaskPolicy
     from ratchet.services.datasets import build_dataset
     from ratchet.trainers import dataset as datasets
+    from ratchet.trainers.job import recipe
     from ratchet.trainers.rules.dataset import kind_for
 
     # Better now than after the training.
@@ -191,7 +192,9 @@ def train_now(
         if serve and not wiring.vllm(s).ready():
             tell(f"no vLLM at {', '.join(s.vllm)}: the adapter is not loaded and completion is not measured")
             serve = False
-        method = params.get("method") or s.tasks.get(task, TaskPolicy()).training.method
+        policy = s.tasks.get(task, TaskPolicy()).training
+        method = params.get("method") or policy.method
+        recipe(policy, params, loads=serve)  # refused before a dataset is built for it
         chosen = datasets.find(s.home, version) if version else build_dataset(s, store, task, kind_for(method))
         if chosen.task != task:
             tell(f"dataset {chosen.version} was built for task {chosen.task}")

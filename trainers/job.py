@@ -25,6 +25,7 @@ from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.registry import write_whole
 from ratchet.trainers.rules import dataset as rules
 from ratchet.trainers.rules.dataset import kind_for
+from ratchet.trainers.rules.weights import unservable
 from ratchet.trainers.training.job import TrainingJob
 
 ELSEWHERE = ("pool", "managed", "dataset", "max_pairs", "max_attempts", "retry_wait_s")
@@ -52,17 +53,25 @@ class Outcome:
     adapter: Adapter | None
 
 
-def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any]) -> Recipe:
-    """The policy's recipe with a request's own parameters over it.
+def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any], *, loads: bool = False) -> Recipe:
+    """The policy's recipe with a request's own parameters over it, and the learning rate that is meant.
+
+    Args:
+        policy: the task's.
+        wanted: the request's parameters.
+        loads: what comes of it is loaded by model servers beside their base model.
 
     Raises:
         TrainingError: names the parameter, its value and what is allowed.
     """
     ours = policy.model_dump() | dict(wanted)
     try:
-        return Recipe.model_validate({name: value for name, value in ours.items() if name not in ELSEWHERE})
+        found = Recipe.model_validate({name: value for name, value in ours.items() if name not in ELSEWHERE})
     except ValidationError as error:
         raise TrainingError(f"training parameters: {explain(error)}") from None
+    if loads and (why := unservable(found.model_dump())):
+        raise TrainingError(f"training parameters: {why}; allowed: with `ratchet train --no-serve`")
+    return found.model_copy(update={"learning_rate": found.rate})
 
 
 def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping[str, Any], base_model: Path) -> Plan:

@@ -121,7 +121,8 @@ def completion_logps(model: Any, sequences: Sequence[tuple[list[int], list[int]]
                 mask[row, :length] = 1
                 scored[row, len(prompt) : length] = True
             ids, mask, scored = (tensor.to(model.device) for tensor in (ids, mask, scored))
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+            # positions that prompt tuning puts before the prompt have logits too
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -width:][:, :-1]
             wanted = scored[:, 1:]
             # Only the completions' positions are normalised: the vocabulary is wide and prompts are long.
             logps = torch.log_softmax(logits[wanted].float(), dim=-1)

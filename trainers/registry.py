@@ -1,7 +1,7 @@
 """The registry: adapters under names that are given once, with a manifest that says what they are made of.
 
-``home/adapters/<task>@vN-<sha8>/`` holds the weights (safetensors only), PEFT's configuration,
-``origin.json`` (which job) and, once registered, ``manifest.json`` (the `Adapter` event).
+``home/adapters/<task>@vN-<sha8>/`` holds the weights (safetensors only), PEFT's configuration (of a whole model its own
+and its tokenizer), ``origin.json`` (which job) and, once registered, ``manifest.json`` (the `Adapter` event).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import InvalidEvent, TrainingError
 from ratchet.schemas.events import Adapter, Method
 from ratchet.schemas.ids import ADAPTER_NAME, adapter_name, derived_id
+from ratchet.trainers.rules.weights import ADAPTER_WEIGHTS, MODEL_FILES, MODEL_WEIGHTS, unservable
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = ADAPTER_WEIGHTS
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 ORIGIN = "origin.json"
@@ -126,12 +127,15 @@ def _copy(shelf: Path, task: str, number: int, job_id: str, made: Path) -> Place
     scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
     try:
         # Pickled weights (.bin, .pt) run code when they are loaded: they never enter the registry.
-        for name in (WEIGHTS, CONFIG):
+        whole = (made / MODEL_WEIGHTS).is_file()
+        weights, config = (MODEL_WEIGHTS, "config.json") if whole else (WEIGHTS, CONFIG)
+        beside = [name for name in MODEL_FILES if whole and (made / name).is_file()]
+        for name in (weights, config, *beside):
             if not (made / name).is_file():
-                raise TrainingError(f"{made}: no {name}; an adapter is stored as safetensors with PEFT's configuration")
+                raise TrainingError(f"{made}: no {name}; weights are stored as safetensors with their configuration")
             shutil.copyfile(made / name, scratch / name)
-        files = {name: file_sha256(scratch / name) for name in (WEIGHTS, CONFIG)}
-        sha256 = files[WEIGHTS]
+        files = {name: file_sha256(scratch / name) for name in (weights, config, *beside)}
+        sha256 = files[weights]
         (scratch / ORIGIN).write_bytes(orjson.dumps({"job_id": job_id, "weights_sha256": sha256, "files": files}))
         scratch.chmod(0o755)
         folder = shelf / adapter_name(task, number, sha256)
@@ -178,7 +182,7 @@ def register(
         params: the recipe.
         metrics: of the training run.
         evaluation: held-out figures.
-        rejected: why it must not be rolled out; None registers it.
+        rejected: why it must not be rolled out; None registers it, where model servers can load what it is.
 
     Returns:
         The `adapter.v1` event, ready to be published.
@@ -189,6 +193,7 @@ def register(
     file = placed.folder / MANIFEST
     if file.is_file():
         return read(placed.folder)
+    rejected = rejected or unservable(params)
     adapter = Adapter.model_validate(
         {
             "id": derived_id(int(at.timestamp() * 1000), "adapter", job_id),

@@ -12,6 +12,7 @@ from typing import Any
 
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers.training.encoding import EncodedExample, EncodedPair
+from ratchet.trainers.training.model import adapter
 
 
 def trainer(
@@ -22,7 +23,7 @@ def trainer(
     arguments: dict[str, Any],
     callbacks: list[Any],
 ) -> Any:
-    """The trainer of a recipe's method over a LoRA adapter.
+    """The trainer of a recipe's method over what the recipe trains.
 
     Args:
         recipe: the method and its settings.
@@ -33,20 +34,14 @@ def trainer(
         callbacks: of the run.
     """
     from datasets import Dataset
-    from peft import LoraConfig
 
+    if recipe.optimizer != "adamw":
+        arguments = arguments | {"optim": recipe.optimizer}
     parts: dict[str, Any] = {
         "model": model,
         "processing_class": tokenizer,
         "callbacks": callbacks,
-        "peft_config": LoraConfig(
-            r=recipe.lora_r,
-            lora_alpha=recipe.lora_alpha,
-            lora_dropout=recipe.lora_dropout,
-            target_modules=recipe.lora_targets,
-            use_rslora=recipe.rslora,
-            task_type="CAUSAL_LM",
-        ),
+        "peft_config": adapter(recipe),
     }
     match recipe.method:
         case "dpo":

@@ -1,9 +1,9 @@
-"""Train one LoRA adapter, in a process of its own.
+"""Train one adapter or one whole model, in a process of its own.
 
 Run: ``python -m ratchet.trainers.training.run --job JOB.json`` (a `TrainingJob`). It leaves in the
 job's output folder:
 
-- ``adapter/``: the PEFT adapter as safetensors, as vLLM loads it;
+- ``adapter/``: the PEFT adapter as safetensors, as vLLM loads LoRA, or the whole model with its tokenizer;
 - ``progress.jsonl``: one line a logging step, for whoever watches;
 - ``result.json``: metrics and the hash of the weights, or ``{"error": …}``.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import hashlib
 import json
 import math
 import os
@@ -42,6 +41,7 @@ from ratchet.trainers.training.job import (
     read_rows,
 )
 from ratchet.trainers.training.methods import trainer as make_trainer
+from ratchet.trainers.training.model import base_alone, dtype, load, save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(job: TrainingJob) -> dict[str, Any]:
-    """Train the adapter of one job.
+    """Train what one job asks for.
 
     Returns:
-        ``weights_sha256`` (of ``adapter_model.safetensors``), ``seconds``, ``n`` rows trained on,
+        ``weights_sha256`` (of the one safetensors file), ``seconds``, ``n`` rows trained on,
         ``too_long`` rows left out, ``steps``, ``dtype``, ``metrics`` (loss first and last and, of methods with
         rewards, their accuracy and margin in the last steps) and, with held-out pairs, their preference accuracy
         ``holdout_before`` and ``holdout_after``, by the answer and (``…_per_token``) by the token, which does not
@@ -96,19 +96,14 @@ def train(job: TrainingJob) -> dict[str, Any]:
     _keep_memory()
     import torch
     from datasets import disable_progress_bars
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+    from transformers import PrinterCallback
 
     disable_progress_bars()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
 
     # 1. The model, and the rows as the token ids that serving would see.
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(job.base_model))
-        dtype = _dtype(recipe.dtype, torch)
-        model = AutoModelForCausalLM.from_pretrained(str(job.base_model), dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"the base model at {job.base_model} cannot be loaded: {error}") from error
+    model, tokenizer = load(job.base_model, recipe)
     encode: Any = encode_pairs if recipe.method == "dpo" else encode_examples
     encoded, kept = encode(tokenizer, rows, recipe.max_length)
     holdout, _ = encode(tokenizer, holdout_rows, recipe.max_length)
@@ -131,7 +126,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)
 
     # 3. Held-out figures before, training, held-out figures after.
-    with trainer.model.disable_adapter():
+    with base_alone(trainer.model):
         before = _held_out(trainer.model, holdout, "before")
     training_started = time.monotonic()
     trainer.train()
@@ -139,21 +134,19 @@ def train(job: TrainingJob) -> dict[str, Any]:
     after = _held_out(trainer.model, holdout, "after")
 
     # 4. The adapter, written whole before its hash is taken.
-    adapter = job.output / ADAPTER_DIR
-    trainer.model.save_pretrained(str(adapter), safe_serialization=True)
-    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)
     metrics = {"loss_first": history[0]["loss"], "loss_last": _last(history, "loss")}
     metrics |= {name: _last(history, name) for name in ("reward_accuracy", "reward_margin") if _has(history, name)}
     for figures in (before, after):
         metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}
     return {
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": sha256,
         "seconds": round(time.monotonic() - started, 2),
         "training_seconds": round(training_s, 2),
         "n": len(encoded),
         "too_long": len(rows) - len(encoded),
         "steps": steps,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(dtype(recipe)).removeprefix("torch."),
         "metrics": metrics,
         **{name: value for name, value in (before | after).items() if not isinstance(value, float)},
     }
@@ -168,7 +161,7 @@ def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
         "per_device_train_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "learning_rate": recipe.learning_rate,
+        "learning_rate": recipe.rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": math.ceil(steps * recipe.warmup_share),
         "seed": recipe.seed,
@@ -259,14 +252,6 @@ def _keep_memory() -> None:
         mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: and the heap is never cut back
         mallopt(-2, 256 << 20)  # M_TOP_PAD, bytes: it grows in large pieces
-
-
-def _dtype(wanted: str, torch: Any) -> Any:
-    """Choose the weights' dtype; on a CPU without AMX tiles float32 trained 1.8 times as fast as bfloat16."""
-    if wanted == "auto":
-        fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
-        wanted = "bfloat16" if fast else "float32"
-    return getattr(torch, wanted)
 
 
 def _has(history: Sequence[dict[str, float]], name: str) -> bool:

@@ -57,6 +57,10 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ({"loss_type": ["better"], "loss_weights": [1.0]}, "sigmoid"),
         ({"method": "sft", "precompute_reference": True}, "allowed: with 'dpo' and 'kto'"),
         ({"method": "kto", "batch_size": 1}, "allowed: from 2"),
+        ({"adapter_type": "adalora"}, "'lora', 'dora', 'ia3', 'prefix', 'prompt' or 'full'"),
+        ({"adapter_type": "ia3", "rslora": True}, "rslora with adapter_type 'ia3'; allowed: with 'lora' and 'dora'"),
+        ({"adapter_type": "full", "quantization": "nf4"}, "quantization 'nf4' with adapter_type 'full'; allowed"),
+        ({"adapter_type": "prefix", "gradient_checkpointing": True}, "gradient_checkpointing with adapter_type"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(fields: dict[str, Any], said: str) -> None:
