@@ -14,7 +14,7 @@ import orjson
 from ratchet.schemas.errors import TrainingError, TrainingInterrupted
 from ratchet.schemas.training_policy import TrainingPolicy
 from ratchet.trainers import process
-from ratchet.trainers.registry import WEIGHTS, file_sha256, write_whole
+from ratchet.trainers.registry import file_sha256, weights_in, write_whole
 from ratchet.trainers.rules.attempts import Attempts, begin
 from ratchet.trainers.training.job import ADAPTER_DIR
 
@@ -73,7 +73,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
     result = process.result_of(folder)
     if result is None:
         return None
-    weights = folder / ADAPTER_DIR / WEIGHTS
+    weights = weights_in(folder / ADAPTER_DIR)
     try:
         whole = file_sha256(weights) == result["weights_sha256"]
     except OSError as error:

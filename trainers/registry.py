@@ -24,7 +24,7 @@ from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import InvalidEvent, TrainingError
 from ratchet.schemas.events import Adapter, Method
 from ratchet.schemas.ids import ADAPTER_NAME, adapter_name, derived_id
-from ratchet.trainers.rules.weights import ADAPTER_WEIGHTS, MODEL_FILES, MODEL_WEIGHTS, unservable
+from ratchet.trainers.rules.weights import ADAPTER_WEIGHTS, MODEL_CONFIG, MODEL_FILES, MODEL_WEIGHTS, unservable
 
 WEIGHTS = ADAPTER_WEIGHTS
 CONFIG = "adapter_config.json"
@@ -127,8 +127,9 @@ def _copy(shelf: Path, task: str, number: int, job_id: str, made: Path) -> Place
     scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
     try:
         # Pickled weights (.bin, .pt) run code when they are loaded: they never enter the registry.
-        whole = (made / MODEL_WEIGHTS).is_file()
-        weights, config = (MODEL_WEIGHTS, "config.json") if whole else (WEIGHTS, CONFIG)
+        weights = weights_in(made).name
+        whole = weights == MODEL_WEIGHTS
+        config = MODEL_CONFIG if whole else CONFIG
         beside = [name for name in MODEL_FILES if whole and (made / name).is_file()]
         for name in (weights, config, *beside):
             if not (made / name).is_file():
@@ -143,6 +144,11 @@ def _copy(shelf: Path, task: str, number: int, job_id: str, made: Path) -> Place
         return Placed(folder.name, folder, sha256, files)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def weights_in(folder: Path) -> Path:
+    """The file that has, or would have, the weights of what was trained: a whole model's, or an adapter's."""
+    return folder / (MODEL_WEIGHTS if (folder / MODEL_WEIGHTS).is_file() else WEIGHTS)
 
 
 def file_sha256(path: Path) -> str:

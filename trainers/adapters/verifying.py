@@ -15,6 +15,7 @@ from pathlib import Path
 from ratchet.schemas.errors import AdapterRefused
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.trainers.registry import CONFIG, MANIFEST, ORIGIN, WEIGHTS, Placed, file_sha256
+from ratchet.trainers.rules.weights import MODEL_CONFIG, MODEL_FILES, MODEL_WEIGHTS
 
 _STATE = tuple[int, int, int, int]
 _UNFINISHED = re.compile(rf"^\.{re.escape(MANIFEST)}\.[0-9]+$")
@@ -66,21 +67,23 @@ def verify(folder: Path, name: str, weights_sha256: str, files: Mapping[str, str
     if named is None or named["sha8"] != weights_sha256[:8]:
         raise AdapterRefused(f"{name}: its manifest has weights of another hash, {weights_sha256}")
     expected = dict(files) or {WEIGHTS: weights_sha256}
-    if expected.get(WEIGHTS) != weights_sha256:
-        raise AdapterRefused(f"{name}: its manifest contradicts itself: {WEIGHTS} {expected.get(WEIGHTS)}")
+    weights, config = (MODEL_WEIGHTS, MODEL_CONFIG) if MODEL_WEIGHTS in expected else (WEIGHTS, CONFIG)
+    if expected.get(weights) != weights_sha256:
+        raise AdapterRefused(f"{name}: its manifest contradicts itself: {weights} {expected.get(weights)}")
     try:
         there = {path.name: path.lstat().st_mode for path in folder.iterdir()}
     except OSError as error:
         raise AdapterRefused(f"{name}: {folder}: {error.strerror}, so its files cannot be checked") from error
-    allowed = {*expected, WEIGHTS, CONFIG, MANIFEST, ORIGIN}
+    allowed = {*expected, config, MANIFEST, ORIGIN}
     for file, mode in sorted(there.items()):
         if _UNFINISHED.match(file):
             continue
-        if file not in allowed or not file.endswith(LOADABLE) or not stat.S_ISREG(mode):
+        loadable = file.endswith(LOADABLE) or file in MODEL_FILES
+        if file not in allowed or not loadable or not stat.S_ISREG(mode):
             raise AdapterRefused(
                 f"{name}: {folder / file} does not belong there; allowed: {', '.join(sorted(allowed))} as plain files"
             )
-    for file in sorted({*expected, CONFIG}):
+    for file in sorted({*expected, config}):
         if file not in there:
             raise AdapterRefused(f"{name}: {folder / file} is missing")
     for file, wanted in sorted(expected.items()):

@@ -8,6 +8,19 @@ from typing import Any
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODEL_WEIGHTS = "model.safetensors"
 WEIGHTS_FILES = (ADAPTER_WEIGHTS, MODEL_WEIGHTS)
+MODEL_CONFIG = "config.json"
+MODEL_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""Beside weights and configuration of a whole model, as transformers writes them; which, depends on the tokenizer."""
 
 HOT_LOADED = ("lora",)
 """What vLLM loads beside its base model while it serves (vLLM 0.32, ``PEFTHelper``): LoRA, rank-stabilized or not."""
@@ -28,17 +41,3 @@ def unservable(params: Mapping[str, Any]) -> str | None:
         return "adapter_type 'full' is a whole model, which no server loads beside its base model: serve it by a pool"
     then = "merge it into its base model" if kind in MERGED else "it is for transformers alone"
     return f"adapter_type {kind!r} is not loaded by vLLM, which takes {', '.join(map(repr, HOT_LOADED))}: {then}"
-
-
-MODEL_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-"""Beside the weights and ``config.json`` of a whole model, as transformers writes them; which, depends on the tokenizer."""

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from ratchet.schemas.errors import AdapterRefused
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers import registry
+from ratchet.trainers.adapters.verifying import verify_placed
 from ratchet.trainers.preference_accuracy import completion_logps
 from ratchet.trainers.rules.weights import unservable
 from ratchet.trainers.training.encoding import encode_example, encode_examples
@@ -109,11 +111,16 @@ def test_what_loads_is_what_was_trained(tiny_llama: Path, tmp_path: Path, name: 
         assert (logits(plain.from_pretrained(str(tmp_path / "saved")), asked) - after).abs().max() < 1e-5
 
     placed = registry.place(tmp_path, "t", f"job-{name}", tmp_path / "saved", [])
+    verify_placed(placed)
     assert placed.weights_sha256 == sha256
     assert placed.name == f"t@v1-{sha256[:8]}"
     files = {file.name for file in placed.folder.iterdir()}
     assert ("model.safetensors" in files) == (name == "full")
     assert ("tokenizer.json" in files) == (name == "full")
+    with (placed.folder / ("tokenizer_config.json" if name == "full" else "adapter_config.json")).open("a") as config:
+        config.write(" ")
+    with pytest.raises(AdapterRefused, match="changed since"):
+        verify_placed(placed)
 
 
 @pytest.mark.parametrize("name", ["qlora", "prompt", "full"])
