@@ -7,6 +7,7 @@ Order: environment over file over defaults. With no addresses set, the embedded 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,8 @@ from ratchet.schemas.pricing import Price
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
-SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url", "urls"})
+_ARTIFACTS = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^\s@?#]+|/[^\x00]*)$")
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url", "urls", "artifacts"})
 
 
 class Embedded(BaseModel):
@@ -98,6 +100,9 @@ class Settings(BaseSettings):
     adapter_copies: Annotated[int, Field(ge=2)] = Field(2, description="replicas of each adapter once they are spread")
     base_model: str = "smollm2-135m-instruct"
     base_model_path: Path | None = Field(None, description="folder to train on; None: SmolLM2 out of its wheel")
+    artifacts: str | None = Field(
+        None, description="where adapters are published: a folder or scheme://bucket/prefix, as fsspec has it"
+    )
     pools: dict[PoolName, PoolSettings] = Field({}, description="of model servers with other base models")
     prices: dict[Annotated[str, Field(min_length=1, max_length=256)], Price] = {}
     """By the name of a base model, of an adapter or of the judge's model; without a price a cost is unknown."""
@@ -135,7 +140,11 @@ class Settings(BaseSettings):
     def _paths_are_beside_the_file(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A relative path belongs to ratchet.toml's folder, wherever a process was started."""
         folder = Path(values.get("config_dir") or Path()).absolute()
-        paths = {key: folder / values[key] for key in ("home", "base_model_path", "rubrics") if values.get(key)}
+        paths: dict[str, Any] = {
+            key: folder / values[key] for key in ("home", "base_model_path", "rubrics") if values.get(key)
+        }
+        if isinstance(artifacts := values.get("artifacts"), str) and artifacts and "://" not in artifacts:
+            paths["artifacts"] = str(folder / artifacts)
         if isinstance(pools := values.get("pools"), dict):
             paths["pools"] = {
                 name: pool | {"base_model_path": folder / pool["base_model_path"]}
@@ -168,6 +177,13 @@ class Settings(BaseSettings):
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.path != "/ratchet":
                 raise ValueError("allowed is http(s)://[user:password@]host[:port]/ratchet")
         return dsn
+
+    @field_validator("artifacts")
+    @classmethod
+    def _store(cls, address: str | None) -> str | None:
+        if address is not None and not _ARTIFACTS.match(address):
+            raise ValueError("allowed: a folder, or scheme://bucket/prefix without a user, a password or a query")
+        return address
 
     @field_validator("vllm_urls")
     @classmethod

@@ -54,6 +54,10 @@ class AdapterRefused(ModelError):
     """An adapter's files are not those that were registered: it is loaded nowhere."""
 
 
+class ArtifactError(RatchetError):
+    """The artifact store refused, is away, or holds other files than were published: keep yours and try again."""
+
+
 class DatasetError(RatchetError):
     """Training data that cannot be used: names the file, the line and the reason."""
 

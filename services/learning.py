@@ -149,6 +149,7 @@ def make_worker(s: Settings, store: Store, publisher: Publisher, *, serve: bool 
         bases=bases(s, serve=serve),
         build=lambda task, kind: build_dataset(s, store, task, kind),
         evaluator=Evaluator(config_dir=s.config_dir),
+        push=wiring.shelf(s).push_registered,
     )
 
 

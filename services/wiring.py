@@ -154,10 +154,11 @@ def fleet(s: Settings) -> Fleet:
 
 
 def shelf(s: Settings) -> Shelf:
-    """Say where adapters lie, for whoever loads one."""
+    """Say where adapters lie and are published, for whoever loads one."""
+    from ratchet.infra.artifacts import ArtifactStore
     from ratchet.trainers.adapters.shelf import Shelf
 
-    return Shelf()
+    return Shelf(s.home, ArtifactStore(s.artifacts) if s.artifacts else None)
 
 
 def gateway_options(s: Settings) -> GatewayOptions:

@@ -30,6 +30,8 @@ WEIGHTS = ADAPTER_WEIGHTS
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 ORIGIN = "origin.json"
+SCRATCH = ".placing-"
+"""How the folder of an adapter that is being placed begins; what a killed process left is swept up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def place_served(home: Path, task: str, job_id: str, served_as: str, taken: Iter
                     return Placed(folder.name, folder, sha256, served_as=served_as)
             number = next_number(task, [*taken, *(path.name for path in known)])
             folder = shelf / adapter_name(task, number, sha256)
-            scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
+            scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=shelf))
             (scratch / ORIGIN).write_bytes(
                 orjson.dumps({"job_id": job_id, "weights_sha256": sha256, "served_as": served_as})
             )
@@ -124,7 +126,7 @@ def next_number(task: str, names: Iterable[str]) -> int:
 
 
 def _copy(shelf: Path, task: str, number: int, job_id: str, made: Path) -> Placed:
-    scratch = Path(tempfile.mkdtemp(prefix=".placing-", dir=shelf))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=shelf))
     try:
         # Pickled weights (.bin, .pt) run code when they are loaded: they never enter the registry.
         weights = weights_in(made).name

@@ -59,6 +59,7 @@ class Worker:
         bases: what is trained on, by pool; `FIRST` is the first one.
         build: makes a dataset version of the kind that is asked for, of all feedback that is stored.
         evaluator: asks what was trained before it is registered.
+        push: publishes a registered adapter's files before anybody is told of it.
         now: the clock.
         python: interpreter of the training process.
     """
@@ -73,12 +74,13 @@ class Worker:
         bases: Mapping[str, Base],
         build: Callable[[str, Kind], Dataset],
         evaluator: Evaluator,
+        push: Callable[[Adapter], object] = lambda adapter: None,
         now: Callable[[], datetime] = clock.now,
         python: str = sys.executable,
     ) -> None:
         self._store, self._publisher, self._bases = store, publisher, bases
         self._home, self._tasks, self._evaluator = home.resolve(), tasks, evaluator
-        self._build, self._now, self._python = build, now, python
+        self._build, self._push, self._now, self._python = build, push, now, python
         self._running: set[asyncio.Task[Outcome]] = set()
         self._stopping = False
 
@@ -126,6 +128,7 @@ class Worker:
         Raises:
             StoreError: ClickHouse is away: the job is to be tried again.
             BrokerError: Kafka is: likewise.
+            ArtifactError: the artifact store is: likewise.
         """
         folder = self._home / "jobs" / request.job_id
         async with single_flight(self._home, request.task, request.job_id) as turn:
@@ -185,6 +188,7 @@ class Worker:
             result, placed = await self._here(request, folder, planned, policy.training, told, turn)
         evaluated = await evaluation.run(placed, planned.params, result)
         adapter = self._register(request, planned, placed, result, evaluated, base)
+        await asyncio.to_thread(self._push, adapter)
         ended = self._event(
             request,
             "finished",

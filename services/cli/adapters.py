@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ratchet.services.cli.artifacts import pull, push
+
 if TYPE_CHECKING:
     from ratchet.schemas.events import Adapter, Rollout
 
-app = typer.Typer(help="The adapters that training made: list them, show one.", no_args_is_help=True)
+app = typer.Typer(help="The adapters that training made.", no_args_is_help=True)
+for _command in (push, pull):
+    app.command()(_command)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 

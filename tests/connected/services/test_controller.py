@@ -56,7 +56,7 @@ class Loop:
             publisher=self.publisher,
             replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
             placement=placement or Placement(tuple(replica.url for replica in replicas)),
-            folder=Shelf().folder,
+            folder=Shelf(traffic.shelf).folder,
             tasks={traffic.task: POLICY},
             clock=lambda: self.now,
             new_id=lambda: traffic.new_id(self.now),

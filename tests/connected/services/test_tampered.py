@@ -28,7 +28,7 @@ async def test_a_tampered_adapter_is_never_served(
         publisher=publisher,
         replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
         placement=Placement(tuple(replica.url for replica in replicas)),
-        folder=Shelf().folder,
+        folder=Shelf(traffic.shelf).folder,
         tasks={traffic.task: TaskPolicy()},
         clock=lambda: traffic.start,
         new_id=traffic.new_id,

@@ -68,6 +68,8 @@ def test_paths_belong_to_the_file(tmp_path: Path) -> None:
     settings = load(write(tmp_path, 'base_model_path = "models/x"'))
     assert settings.home == tmp_path / ".ratchet"
     assert settings.base_model_path == tmp_path / "models" / "x"
+    assert load(write(tmp_path, 'artifacts = "store"')).artifacts == str(tmp_path / "store")
+    assert load(write(tmp_path, 'artifacts = "s3://bucket/a"')).artifacts == "s3://bucket/a"
 
 
 def test_prices_by_model_and_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +104,10 @@ def test_where_this_machine_reaches_the_gateway(tmp_path: Path, host: str, url: 
         ("gatway_port = 1", "gatway_port: Extra inputs are not permitted (got 1)"),
         ('vllm_urls = ["vllm:8000"]', "'vllm:8000'; allowed: http://host[:port] or https://host[:port]"),
         ('vllm_urls = ["http://:secret@/v1"]', "'http:///v1'; allowed: http://host[:port]"),
+        (
+            'artifacts = "s3://key:secret@bucket"',
+            "artifacts: Value error, allowed: a folder, or scheme://bucket/prefix",
+        ),
         ("[tasks.Support]", "tasks.Support"),
         ('[tasks.a]\ncompletion = "x"', "completion 'x'; allowed: 'outcome' or a check's name"),
         ('[tasks.a]\nchecks = [{ name = "c", kind = "regex" }]', "tasks.a.checks.0.regex.pattern: Field required"),
