@@ -16,6 +16,7 @@ import orjson
 from ratchet.infra.embedded import guard
 from ratchet.infra.embedded.child import last_line
 from ratchet.schemas.errors import TrainingError, TrainingInterrupted
+from ratchet.trainers.training import checkpoints, telling
 from ratchet.trainers.training.job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
 
 Progress = dict[str, Any]
@@ -71,7 +72,7 @@ async def run(
 async def _run(
     job: Path, output: Path, on_progress: Callable[[Progress], None], python: str, inherits: Collection[int]
 ) -> dict[str, Any]:
-    log = _clean(output)
+    log, told = _clean(output)
     watcher = await asyncio.create_subprocess_exec(
         python, "-I", "-S", guard.__file__, stdin=asyncio.subprocess.PIPE, process_group=0
     )
@@ -93,7 +94,7 @@ async def _run(
         watcher.stdin.write(f"+{child.pid}\n".encode())
         await watcher.stdin.drain()
         try:
-            code = await _watch(child, output / PROGRESS_FILE, on_progress)
+            code = await _watch(child, output / PROGRESS_FILE, told, on_progress)
         finally:
             if child.returncode is None:
                 await _end(child)
@@ -109,38 +110,40 @@ async def _run(
     raise TrainingInterrupted(_epitaph(code, log))
 
 
-def _clean(output: Path) -> Path:
-    """Take away what an earlier, killed attempt left, so that it is not taken for this one's; gives the log's path."""
+def _clean(output: Path) -> tuple[Path, int]:
+    """Take away what an earlier, killed attempt left, unless this one goes on from it.
+
+    Returns:
+        The log's path, and the last step that the earlier attempt told of.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    for name in (PROGRESS_FILE, RESULT_FILE):
-        (output / name).unlink(missing_ok=True)
-    return output / "train.log"
+    (output / RESULT_FILE).unlink(missing_ok=True)
+    if not checkpoints.any_sealed(output):
+        (output / PROGRESS_FILE).unlink(missing_ok=True)
+    return output / "train.log", _read_progress(output / PROGRESS_FILE, 0, lambda _: None)
 
 
-async def _watch(child: asyncio.subprocess.Process, file: Path, on_progress: Callable[[Progress], None]) -> int:
-    offset = 0
+async def _watch(
+    child: asyncio.subprocess.Process, file: Path, told: int, on_progress: Callable[[Progress], None]
+) -> int:
     ended = asyncio.create_task(child.wait())
     try:
         while True:
             await asyncio.wait({ended}, timeout=POLL_S)
-            offset = _read_progress(file, offset, on_progress)
+            told = _read_progress(file, told, on_progress)
             if ended.done():
                 return ended.result()
     finally:
         ended.cancel()
 
 
-def _read_progress(file: Path, offset: int, on_progress: Callable[[Progress], None]) -> int:
-    try:
-        with file.open("rb") as lines:
-            lines.seek(offset)
-            fresh = lines.read()
-    except FileNotFoundError:
-        return offset
-    whole = fresh.rfind(b"\n") + 1  # a line that is still being written waits for the next look
-    for line in fresh[:whole].splitlines():
-        on_progress(orjson.loads(line))
-    return offset + whole
+def _read_progress(file: Path, told: int, on_progress: Callable[[Progress], None]) -> int:
+    """Tell of the steps after the last one told of; a run that goes on writes some of its lines again."""
+    for line in telling.lines(file):
+        if line["step"] > told:
+            on_progress(line)
+            told = int(line["step"])
+    return told
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -31,6 +31,7 @@ from ratchet.schemas.explain import explain
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers.preference_accuracy import accuracy, completion_logps, score
 from ratchet.trainers.rules.resampling import systematic
+from ratchet.trainers.training import checkpoints, telling
 from ratchet.trainers.training.encoding import EncodedPair, encode_examples, encode_pairs
 from ratchet.trainers.training.job import (
     ADAPTER_DIR,
@@ -53,18 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = TrainingJob.model_validate_json(path.read_bytes())
         job.output.mkdir(parents=True, exist_ok=True)
     except ValidationError as error:
-        print(f"{path}: {explain(error)}", file=sys.stderr)  # noqa: T201 - a person reads it
+        _say(f"{path}: {explain(error)}")
         return 2
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        _say(f"{error.filename}: {error.strerror}")
         return 2
     try:
         result = train(job)
     except RatchetError as error:
         _write_json(job.output / RESULT_FILE, {"error": str(error)})
-        print(error, file=sys.stderr)  # noqa: T201
+        _say(str(error))
         return EXIT_TRAINING
     _write_json(job.output / RESULT_FILE, result)
+    checkpoints.keep(job.output, 0)
     return 0
 
 
@@ -73,11 +75,11 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
     Returns:
         ``weights_sha256`` (of the one safetensors file), ``seconds``, ``n`` rows trained on,
-        ``too_long`` rows left out, ``steps``, ``dtype``, ``metrics`` (loss first and last and, of methods with
-        rewards, their accuracy and margin in the last steps) and, with held-out pairs, their preference accuracy
-        ``holdout_before`` and ``holdout_after``, by the answer and (``…_per_token``) by the token, which does not
-        favour short answers; with held-out rows of another kind ``perplexity_before`` and ``perplexity_after`` of
-        the answers that are wanted.
+        ``too_long`` rows left out, ``steps``, ``resumed_after`` (the step of the checkpoint that was gone on from, or
+        0), ``dtype``, ``metrics`` (loss first and last and, of methods with rewards, their accuracy and margin in the
+        last steps) and, with held-out pairs, their preference accuracy ``holdout_before`` and ``holdout_after``, by
+        the answer and (``…_per_token``) by the token, which does not favour short answers; with held-out rows of
+        another kind ``perplexity_before`` and ``perplexity_after`` of the answers that are wanted.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -120,23 +122,33 @@ def train(job: TrainingJob) -> dict[str, Any]:
     steps = max(
         1, math.ceil(math.ceil(len(drawn) / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs)
     )
-    history: list[dict[str, float]] = []
-    callback = progress(job.output / PROGRESS_FILE, steps, history)
-    trainer = make_trainer(recipe, model, tokenizer, drawn, _arguments(job.output, recipe, steps), [callback])
+    made_of = checkpoints.fingerprint(job)
+    resumed = checkpoints.newest(job.output, made_of, _say)
+    if resumed is not None:
+        _say(f"going on after step {resumed.step} of {steps}, from {resumed.folder}")
+        started -= resumed.seconds
+    file = job.output / PROGRESS_FILE
+    history = [line for line in telling.lines(file) if line["step"] <= (resumed.step if resumed else 0)]
+    callbacks = [
+        telling.callback(file, steps, history),
+        checkpoints.callback(job.output, made_of, recipe.checkpoint_s, started),
+    ]
+    trainer = make_trainer(recipe, model, tokenizer, drawn, _arguments(job.output, recipe, steps), callbacks)
     trainer.remove_callback(PrinterCallback)
 
     # 3. Held-out figures before, training, held-out figures after.
     with base_alone(trainer.model):
         before = _held_out(trainer.model, holdout, "before")
     training_started = time.monotonic()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
     training_s = time.monotonic() - training_started
     after = _held_out(trainer.model, holdout, "after")
 
     # 4. The adapter, written whole before its hash is taken.
     sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)
-    metrics = {"loss_first": history[0]["loss"], "loss_last": _last(history, "loss")}
-    metrics |= {name: _last(history, name) for name in ("reward_accuracy", "reward_margin") if _has(history, name)}
+    metrics = {"loss_first": history[0]["loss"], "loss_last": telling.last(history, "loss")}
+    rewards = [name for name in ("reward_accuracy", "reward_margin") if telling.has(history, name)]
+    metrics |= {name: telling.last(history, name) for name in rewards}
     for figures in (before, after):
         metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}
     return {
@@ -146,6 +158,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
         "n": len(encoded),
         "too_long": len(rows) - len(encoded),
         "steps": steps,
+        "resumed_after": resumed.step if resumed else 0,
         "dtype": str(dtype(recipe)).removeprefix("torch."),
         "metrics": metrics,
         **{name: value for name, value in (before | after).items() if not isinstance(value, float)},
@@ -173,55 +186,10 @@ def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
         "logging_first_step": True,
         # A loss that is not a number must be seen, not averaged away.
         "logging_nan_inf_filter": False,
-        "save_strategy": "no",
+        "save_strategy": "no",  # checkpoints.py says when
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-_TOLD = {
-    "rewards/accuracies": "reward_accuracy",
-    "rewards/margins": "reward_margin",
-    "grad_norm": "grad_norm",
-    "learning_rate": "lr",
-}
-"""What TRL logs besides the loss, and what a progress line calls it."""
-
-
-def progress(file: Path, steps: int, history: list[dict[str, float]]) -> Any:
-    """A callback that writes one line a logging step, and stops a run whose loss is no longer a finite number.
-
-    Args:
-        file: the progress file; emptied.
-        steps: of the whole run.
-        history: gets the lines.
-    """
-    from transformers import TrainerCallback
-
-    file.write_bytes(b"")
-
-    class Progress(TrainerCallback):  # type: ignore[misc]
-        began = 0.0
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.monotonic()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            step = int(state.global_step)
-            left = (time.monotonic() - self.began) / max(1, step) * (steps - step)
-            line = {"step": step, "steps": steps, "loss": float(logs["loss"])}
-            line |= {ours: float(logs[theirs]) for theirs, ours in _TOLD.items() if theirs in logs}
-            for name in ("loss", "grad_norm"):
-                if not math.isfinite(line[name]):
-                    raise TrainingError(f"{name} is {line[name]} at step {step} of {steps}: the run stopped")
-            line["eta_s"] = round(left, 1)
-            history.append(line)
-            with file.open("a") as lines:
-                lines.write(json.dumps(line) + "\n")
-
-    return Progress()
 
 
 def _held_out(model: Any, rows: Sequence[Any], when: str) -> dict[str, Any]:
@@ -254,15 +222,9 @@ def _keep_memory() -> None:
         mallopt(-2, 256 << 20)  # M_TOP_PAD, bytes: it grows in large pieces
 
 
-def _has(history: Sequence[dict[str, float]], name: str) -> bool:
-    return any(name in line for line in history)
-
-
-def _last(history: Sequence[dict[str, float]], name: str) -> float:
-    """The mean of a figure over the last tenth of the lines that have it."""
-    values = [line[name] for line in history if name in line]
-    last = values[-max(1, len(values) // 10) :]
-    return sum(last) / len(last)
+def _say(text: str) -> None:
+    """One line for the run's log."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - a person reads it
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,0 +1,79 @@
+"""What a run tells while it goes: one line of figures a logging step, each step once, also over a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ratchet.schemas.errors import TrainingError
+from ratchet.trainers.registry import write_whole
+
+Line = dict[str, float]
+
+TOLD = {
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
+}
+"""What TRL logs besides the loss, and what a progress line calls it."""
+
+
+def lines(file: Path) -> Iterator[Line]:
+    """The lines of a progress file; one that is still being written, or was torn by a kill, is left out."""
+    if file.is_file():
+        raw = file.read_bytes()
+        for line in raw[: raw.rfind(b"\n") + 1].splitlines():
+            yield json.loads(line)
+
+
+def callback(file: Path, steps: int, history: list[Line]) -> Any:
+    """A callback that writes one line a logging step, and stops a run whose loss is no longer a finite number.
+
+    Args:
+        file: the progress file; what is not in ``history`` is taken out.
+        steps: of the whole run.
+        history: the lines that earlier attempts wrote; gets the others.
+    """
+    from transformers import TrainerCallback
+
+    write_whole(file, "".join(json.dumps(line) + "\n" for line in history).encode())
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        began = first = 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began, self.first = time.monotonic(), state.global_step
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if not logs or "loss" not in logs:
+                return
+            step = int(state.global_step)
+            left = (time.monotonic() - self.began) / max(1, step - self.first) * (steps - step)
+            line = {"step": step, "steps": steps, "loss": float(logs["loss"])}
+            line |= {ours: float(logs[theirs]) for theirs, ours in TOLD.items() if theirs in logs}
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(line[name]):
+                    raise TrainingError(f"{name} is {line[name]} at step {step} of {steps}: the run stopped")
+            line["eta_s"] = round(left, 1)
+            history.append(line)
+            with file.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+
+    return Progress()
+
+
+def has(history: Sequence[Line], name: str) -> bool:
+    """Whether any line has a figure."""
+    return any(name in line for line in history)
+
+
+def last(history: Sequence[Line], name: str) -> float:
+    """The mean of a figure over the last tenth of the lines that have it."""
+    values = [line[name] for line in history if name in line]
+    late = values[-max(1, len(values) // 10) :]
+    return sum(late) / len(late)
