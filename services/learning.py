@@ -210,7 +210,14 @@ def train_now(
             params=params,
         )
         worker = make_worker(s, store, publisher, serve=serve)
-        outcome = asyncio.run(worker.run(request, dataset=chosen, on_progress=on_progress))
+        try:
+            outcome = asyncio.run(worker.run(request, dataset=chosen, on_progress=on_progress))
+        except KeyboardInterrupt:
+            # nobody will do this job again: without a word it would count as running for a day
+            ended = {"id": clock.new_id(), "at": clock.now(), "state": "cancelled", "reason": "interrupted by hand"}
+            publisher.publish(request.model_copy(update=ended))
+            publisher.flush(10)
+            raise
         if left := publisher.flush(30):
             raise BrokerError(f"{left} events of job {request.job_id} were not delivered to Kafka")
         return outcome
@@ -355,15 +362,14 @@ def upgrade(s: Settings, pool: str, task: str | None = None) -> list[Training]:
         RatchetError: Kafka or ClickHouse is away.
     """
     from ratchet.infra import clock
-    from ratchet.infra.kafka.admin import wait_for_broker
-    from ratchet.schemas.errors import BrokerError, SettingsError
+    from ratchet.schemas.errors import SettingsError
     from ratchet.schemas.events import Training
     from ratchet.schemas.ids import BASE
     from ratchet.services.controller.seed import adapters, rollouts
+    from ratchet.services.jobs import publish
 
     if pool not in s.pools:
         raise SettingsError(f"--base {pool!r}; allowed: {', '.join(s.pools) or 'none: no [pools.<name>] is declared'}")
-    wait_for_broker(s.kafka, 10)
     with wiring.store(s) as store:
         known = {adapter.name: adapter for adapter in adapters(store)}
         live = [known.get(table.stable) for table in rollouts(store) if table.stable != BASE]
@@ -387,12 +393,5 @@ def upgrade(s: Settings, pool: str, task: str | None = None) -> list[Training]:
         )
         for one in chosen
     ]
-    publisher = wiring.publisher(s, "ratchet-upgrade")
-    try:
-        for request in requests:
-            publisher.publish(request)
-        if left := publisher.flush(30):
-            raise BrokerError(f"{left} requests were not delivered to Kafka")
-    finally:
-        publisher.close()
+    publish(s, *requests)
     return requests

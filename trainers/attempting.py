@@ -53,18 +53,16 @@ async def run(
     """
     if (result := finished(folder)) is not None:
         return result
-    why = ""
     while True:
-        attempt = _count(folder, policy.max_attempts, why)
+        attempt = _count(folder, policy.max_attempts)
         started(f"attempt {attempt.n} of {policy.max_attempts}" if attempt.n > 1 else "")
         try:
             return await process.run(job, folder, on_progress, python=python, inherits=inherits)
         except TrainingInterrupted as error:
-            why = str(error)
             if attempt.n >= policy.max_attempts:
-                raise TrainingError(_enough(policy.max_attempts, why)) from error
+                raise TrainingError(_enough(policy.max_attempts, str(error))) from error
             wait_s = policy.retry_wait_s * 2 ** (attempt.n - 1)
-            log.warning("%s; tried again in %g s (start %d of %d)", why, wait_s, attempt.n + 1, policy.max_attempts)
+            log.warning("%s; tried again in %g s (start %d of %d)", error, wait_s, attempt.n + 1, policy.max_attempts)
             await asyncio.sleep(wait_s)
 
 
@@ -85,7 +83,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def _count(folder: Path, cap: int, why: str) -> Attempts:
+def _count(folder: Path, cap: int) -> Attempts:
     file = folder / ATTEMPTS_FILE
     try:
         before = Attempts(**orjson.loads(file.read_bytes())) if file.is_file() else Attempts()
@@ -93,7 +91,7 @@ def _count(folder: Path, cap: int, why: str) -> Attempts:
         raise TrainingError(f"{file}: no count of starts ({error}); remove it to start again from one") from None
     now = begin(before, step=0)
     if now.n > cap:
-        raise TrainingError(_enough(cap, why or "each time the worker was ended with it"))
+        raise TrainingError(_enough(cap, "each time the worker was ended with it"))
     try:
         write_whole(file, orjson.dumps(asdict(now)))
     except OSError as error:

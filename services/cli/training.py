@@ -13,6 +13,7 @@ import typer
 from ratchet.services import wiring
 
 if TYPE_CHECKING:
+    from ratchet.infra.settings import Settings
     from ratchet.trainers.job import Outcome
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
@@ -34,6 +35,7 @@ def train(
     max_pairs: Annotated[int | None, typer.Option(min=1, help="train on a part of the dataset")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     serve: Annotated[bool, typer.Option(help="load the adapter into vLLM and evaluate it there")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="leave it to `ratchet train-worker`; see `jobs`")] = False,
     as_json: Json = False,
 ) -> None:
     """Train an adapter now, register it, and publish what became of it."""
@@ -42,6 +44,10 @@ def train(
 
     if method is not None and method not in get_args(Method):
         raise typer.BadParameter(f"{method!r}; allowed: {', '.join(get_args(Method))}", param_hint="--method")
+    if detach and base_model is not None:
+        raise typer.BadParameter(
+            "a detached job trains on a pool's base model: name that one", param_hint="--base-model"
+        )
     settings = wiring.settings()
     if base_model is not None:
         settings = settings.model_copy(update={"base_model_path": base_model, "base_model": base_model.resolve().name})
@@ -59,10 +65,21 @@ def train(
         "seed": seed,
     }
     params = {name: value for name, value in wanted.items() if value is not None}
+    if detach:
+        _detached(settings, task, params, dataset, as_json)
+        return
     outcome = train_now(settings, task, dataset, params, serve, _line(), lambda text: typer.echo(text, err=True))
     _tell(outcome, as_json)
     if outcome.adapter is None:
         raise typer.Exit(1)
+
+
+def _detached(settings: Settings, task: str, params: dict[str, Any], dataset: str | None, as_json: bool) -> None:
+    from ratchet.services.jobs import request
+
+    asked = request(settings, task, params, dataset)
+    told = f"job {asked.job_id} of task {task} is asked for; `ratchet jobs show {asked.job_id}` says what becomes of it"
+    typer.echo(asked.to_bytes() if as_json else told)
 
 
 _FIGURES = {

@@ -61,7 +61,7 @@ class Watch:
         """
 
         async def look() -> dict[str, Any] | None:
-            rows = await self.ask("training_runs", task=TASK, since=instant(since))
+            rows = await self.ask("training_runs", task=TASK, since=instant(since), most=1)
             if not rows:
                 self._running("waiting for the retraining trigger")
                 return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_model import write_tiny_llama
+from training_place import Place
 
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
@@ -24,3 +25,9 @@ def store(clickhouse: str) -> Iterator[Store]:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers over bytes, with random weights: everything of the real model but its size."""
     return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture
+def place(store: Store, tmp_path: Path, tiny_llama: Path) -> Place:
+    """A fresh home and task."""
+    return Place(store, tmp_path, tiny_llama)

@@ -4,143 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import os
 import shutil
 import sys
-import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from openai import AsyncOpenAI
 from provider import BASE as PROVIDERS_BASE
 from provider import Provider as Server
+from training_place import Place, Replicas, chat, children
 
-from ratchet.infra import clock
-from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter, Training
-from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers import managed, registry
-from ratchet.trainers.bases import FIRST, Base, Serving
-from ratchet.trainers.building import build
-from ratchet.trainers.evaluation.evaluator import Evaluator
-from ratchet.trainers.worker import Stopped, Worker
+from ratchet.trainers.bases import Base, Serving
+from ratchet.trainers.worker import Stopped
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
-
-POLICY: dict[str, Any] = {
-    "completion": "polite",
-    "evaluation": "heldout.jsonl",
-    "checks": [{"name": "polite", "kind": "regex", "pattern": "please"}],
-    "training": {"lora_r": 4, "max_length": 128, "batch_size": 4},
-}
-
-
-@dataclass
-class Replicas:
-    """vLLM as far as loading goes."""
-
-    away: bool = False
-    loaded: dict[str, str] = field(default_factory=dict)
-
-    def load_adapter(self, name: str, path: Path | str) -> None:
-        if self.away:
-            raise ModelError("vLLM at http://replica is away")
-        self.loaded[name] = str(path)
-
-
-def _chat() -> AsyncOpenAI:
-    """The real client, over a transport where every second answer says please."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        number = int(json.loads(request.content)["messages"][-1]["content"])
-        message = {"role": "assistant", "content": "yes please" if number % 2 else "no"}
-        body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m"}
-        return httpx.Response(200, json=body | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-
-    return AsyncOpenAI(
-        base_url="http://replica/v1",
-        api_key="none",
-        http_client=httpx.AsyncClient(transport=httpx.MockTransport(answer)),
-    )
-
-
-@dataclass
-class Place:
-    """A home, a task with pairs, and the parts of a worker."""
-
-    store: Store
-    home: Path
-    model: Path
-    task: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
-    replicas: Replicas = field(default_factory=Replicas)
-    publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
-    more: dict[str, Base] = field(default_factory=dict)
-    """Other pools."""
-
-    def __post_init__(self) -> None:
-        rows = "".join(
-            json.dumps({"id": str(n), "messages": [{"role": "user", "content": str(n)}]}) + "\n" for n in range(10)
-        )
-        (self.home / "heldout.jsonl").write_text(rows)
-
-    def pairs(self, n: int) -> None:
-        self.store.insert_rows(
-            "pairs_log",
-            [
-                {
-                    "pair_id": f"{self.task}-{number}",
-                    "task": self.task,
-                    "at": "2026-11-01 00:00:00.000000",
-                    "source": "correction",
-                    "status": "built",
-                    "split": "holdout" if number % 4 == 0 else "train",
-                    "conversation_id": f"c{number}",
-                    "prompt": json.dumps([{"role": "user", "content": f"ask {number}"}]),
-                    "chosen": json.dumps([{"role": "assistant", "content": "yes"}]),
-                    "rejected": json.dumps([{"role": "assistant", "content": "no way"}]),
-                    "weight": 1.0,
-                    "confidence": 1.0,
-                    "votes": 1,
-                    "event_ids": [],
-                    "version": 1,
-                }
-                for number in range(n)
-            ],
-        )
-
-    def worker(self, min_completion: float = 0.0, python: str = sys.executable) -> Worker:
-        policy = TaskPolicy.model_validate(POLICY | {"retraining": {"min_completion": min_completion}})
-        return Worker(
-            self.store,
-            self.publisher,
-            home=self.home,
-            tasks={self.task: policy},
-            bases={FIRST: Base("tiny-llama", lambda: self.model, serving=Serving(self.replicas, _chat))} | self.more,
-            build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
-            evaluator=Evaluator(config_dir=self.home, patience_s=0.0),
-            python=python,
-        )
-
-    def request(self, **params: Any) -> Training:
-        return Training(
-            id=clock.new_id(), at=clock.now(), task=self.task, job_id=clock.new_id(), state="requested", params=params
-        )
-
-    def states(self) -> list[str]:
-        return [event.state if isinstance(event, Training) else "adapter" for event in self.publisher.events]
-
-
-@pytest.fixture
-def place(store: Store, tmp_path: Path, tiny_llama: Path) -> Place:
-    """A fresh home and task."""
-    return Place(store, tmp_path, tiny_llama)
 
 
 async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> None:
@@ -258,34 +140,18 @@ async def test_stopped_worker_ends_its_child_and_leaves_the_job_undone(place: Pl
     """Stopping in mid-run raises, so that the request stays unacknowledged; the training process is gone."""
     place.pairs(32)
     request, worker = place.request(epochs=500.0), place.worker()
-    before = _children()
+    before = children()
     job = asyncio.create_task(worker.handle(request))
     folder = place.home / "jobs" / request.job_id
     async with asyncio.timeout(60):
-        while len(_children() - before) < 2:  # noqa: ASYNC110 - the run and its guard appear in the process table
+        while len(children() - before) < 2:  # noqa: ASYNC110 - the run and its guard appear in the process table
             await asyncio.sleep(0.05)
     await worker.stop()
     with pytest.raises(Stopped):
         await job
-    assert not _children() - before
+    assert not children() - before
     assert not (folder / "outcome.json").exists()
     assert place.states() == ["started"]
-
-
-def _children() -> set[int]:
-    """This process's own children that train or guard."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            command = (entry / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == os.getpid() and (b"trainers.training.run" in command or b"guard.py" in command):
-            found.add(int(entry.name))
-    return found
 
 
 async def test_a_providers_model_enters_the_same_registry(place: Place) -> None:
@@ -297,7 +163,7 @@ async def test_a_providers_model_enters_the_same_registry(place: Place) -> None:
             return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0)
 
         far = managed.Provider(client(), PROVIDERS_BASE, usd_per_million=25.0, poll_s=0.01)
-        place.more["far"] = Base(PROVIDERS_BASE, None, lambda: far, Serving(None, _chat))
+        place.more["far"] = Base(PROVIDERS_BASE, None, lambda: far, Serving(None, chat))
         place.pairs(20)
         lines: list[dict[str, Any]] = []
         request = place.request(pool="far", managed={"n_epochs": 1})
@@ -324,7 +190,7 @@ async def test_another_pools_base_model_is_trained_on(place: Place) -> None:
     first = await place.worker().run(place.request())
     assert first.adapter is not None, first.training.reason
     there = Replicas()
-    place.more["next"] = Base("tiny-next", lambda: place.model, serving=Serving(there, _chat))
+    place.more["next"] = Base("tiny-next", lambda: place.model, serving=Serving(there, chat))
     params = first.adapter.params | {"pool": "next", "dataset": first.adapter.dataset}
     second = await place.worker().run(place.request(**params))
     assert second.adapter is not None, second.training.reason
