@@ -16,6 +16,7 @@ from ratchet.schemas.training_policy import TrainingPolicy
 from ratchet.trainers import process
 from ratchet.trainers.registry import file_sha256, weights_in, write_whole
 from ratchet.trainers.rules.attempts import Attempts, begin
+from ratchet.trainers.training import checkpoints
 from ratchet.trainers.training.job import ADAPTER_DIR
 
 log = logging.getLogger("ratchet.trainer")
@@ -89,7 +90,7 @@ def _count(folder: Path, cap: int) -> Attempts:
         before = Attempts(**orjson.loads(file.read_bytes())) if file.is_file() else Attempts()
     except (TypeError, orjson.JSONDecodeError) as error:
         raise TrainingError(f"{file}: no count of starts ({error}); remove it to start again from one") from None
-    now = begin(before, step=0)
+    now = begin(before, checkpoints.sealed_step(folder))
     if now.n > cap:
         raise TrainingError(_enough(cap, "each time the worker was ended with it"))
     try:

@@ -118,7 +118,7 @@ def _clean(output: Path) -> tuple[Path, int]:
     """
     output.mkdir(parents=True, exist_ok=True)
     (output / RESULT_FILE).unlink(missing_ok=True)
-    if not checkpoints.any_sealed(output):
+    if not checkpoints.sealed_step(output):
         (output / PROGRESS_FILE).unlink(missing_ok=True)
     return output / "train.log", _read_progress(output / PROGRESS_FILE, 0, lambda _: None)
 

@@ -117,9 +117,9 @@ def keep(output: Path, newest_ones: int, also: int | None = None) -> None:
             shutil.rmtree(folder)
 
 
-def any_sealed(output: Path) -> bool:
-    """Whether an earlier attempt left something to go on from, good or not."""
-    return any((folder / SEAL_FILE).is_file() for folder in _folders(output))
+def sealed_step(output: Path) -> int:
+    """The step of the newest checkpoint that an earlier attempt sealed, good or not; 0 where there is none."""
+    return max((_step(folder) for folder in _folders(output) if (folder / SEAL_FILE).is_file()), default=0)
 
 
 def callback(output: Path, job: str, every_s: float, began: float) -> Any:

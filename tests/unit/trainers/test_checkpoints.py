@@ -106,7 +106,7 @@ def test_where_none_is_good_the_run_begins_again(tmp_path: Path) -> None:
     checkpoint(tmp_path, 5, sealed=False)
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-9").symlink_to(tmp_path / "checkpoint-best")
-    assert not checkpoints.any_sealed(tmp_path)
+    assert checkpoints.sealed_step(tmp_path) == 0
     assert checkpoints.newest(tmp_path, JOB, lambda _: None) is None
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-9", "checkpoint-best"]
     assert checkpoints.newest(tmp_path / "nowhere", JOB, pytest.fail) is None
