@@ -13,7 +13,7 @@ import orjson
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Adapter
 from ratchet.trainers.dataset import SIDES, Dataset, erase, read_bytes, rework, versions
-from ratchet.trainers.rules.dataset import Row, id_of
+from ratchet.trainers.rules.dataset import Row, made_of
 
 if TYPE_CHECKING:
     from ratchet.infra.clickhouse.client import Store
@@ -28,8 +28,7 @@ class Mine:
 
     def __call__(self, row: Row) -> bool:
         """Whether a row holds the user's data."""
-        made_of = (*row.get("event_ids", ()), *id_of(row).split(":"))
-        return row.get("who") == self.who or not self.event_ids.isdisjoint(made_of)
+        return row.get("who") == self.who or not self.event_ids.isdisjoint(made_of(row))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Everything is decided by content: the same feedback gives the same rows in the s
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -23,6 +24,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 }
 """The fields of a row that hold answers, the one to be raised first; each is a list of one assistant message."""
 
+_EVENT = re.compile(r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 Row = dict[str, Any]
 """One line of a dataset. ``prompt`` (messages), the kind's answers, for kto a ``label`` (bool); ``weight``,
 ``confidence``, ``source``, ``event_ids``, ``conversation_id``; and ``pair_id`` (preference) or ``example_id``."""
@@ -74,6 +76,11 @@ def kind_for(method: str) -> Kind:
 def id_of(row: Mapping[str, Any]) -> str:
     """The id of a row: what it was made of, the same in every version."""
     return str(row["pair_id"] if "pair_id" in row else row["example_id"])
+
+
+def made_of(row: Mapping[str, Any]) -> frozenset[str]:
+    """The ids of the events that a row was made of; some of them are only in the row's own id."""
+    return frozenset((*row.get("event_ids", ()), *(part for part in id_of(row).split(":") if _EVENT.match(part))))
 
 
 def question(messages: Sequence[Mapping[str, Any]]) -> str:
