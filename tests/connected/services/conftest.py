@@ -16,6 +16,10 @@ import pytest
 
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
+from ratchet.infra.embedded.ports import free_port
+from ratchet.infra.embedded.supervisor import Child, Supervisor
+from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Rollout, Score, Shadow
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.rows import row
@@ -85,6 +89,17 @@ def replicas() -> Iterator[list[Replica]]:
     yield running
     for replica in running:
         replica.stop()
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Iterator[str]:
+    """An embedded broker that holds nothing."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with Supervisor(grace_s=0.2) as supervisor:
+        supervisor.start(Child("broker", broker_command(port), tmp_path / "broker.log", BrokerProbe(address)))
+        ensure_topics(address)
+        yield address
 
 
 @pytest.fixture(scope="session")

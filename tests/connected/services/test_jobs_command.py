@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.infra.embedded.broker import BrokerProbe, broker_command
-from ratchet.infra.embedded.ports import free_port
-from ratchet.infra.embedded.supervisor import Child, Supervisor
-from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import SettingsError, TrainingError
@@ -22,17 +17,6 @@ from ratchet.schemas.events import Training
 from ratchet.services.cli.main import app
 
 pytestmark = pytest.mark.connected
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path) -> Iterator[str]:
-    """An embedded broker that holds nothing."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    with Supervisor(grace_s=0.2) as supervisor:
-        supervisor.start(Child("broker", broker_command(port), tmp_path / "broker.log", BrokerProbe(address)))
-        ensure_topics(address)
-        yield address
 
 
 def test_a_job_is_asked_for_shown_and_cancelled(

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.infra.embedded.broker import BrokerProbe, broker_command
-from ratchet.infra.embedded.ports import free_port
-from ratchet.infra.embedded.supervisor import Child, Supervisor
-from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import RolloutError
@@ -26,17 +22,6 @@ from ratchet.services.controller.follow import control
 from ratchet.services.controller.seed import seed_state_topics
 
 pytestmark = pytest.mark.connected
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path) -> Iterator[str]:
-    """An embedded broker that holds nothing."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    with Supervisor(grace_s=0.2) as supervisor:
-        supervisor.start(Child("broker", broker_command(port), tmp_path / "broker.log", BrokerProbe(address)))
-        ensure_topics(address)
-        yield address
 
 
 def manifest(traffic: Any, number: int) -> Any:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.infra.embedded.broker import BrokerProbe, broker_command
-from ratchet.infra.embedded.ports import free_port
-from ratchet.infra.embedded.supervisor import Child, Supervisor
-from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import SettingsError
@@ -21,17 +16,6 @@ from ratchet.schemas.events import Adapter, Rollout, Training
 from ratchet.services.cli.main import app
 
 pytestmark = pytest.mark.connected
-
-
-@pytest.fixture
-def bootstrap(tmp_path: Path) -> Iterator[str]:
-    """An embedded broker that holds nothing."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    with Supervisor(grace_s=0.2) as supervisor:
-        supervisor.start(Child("broker", broker_command(port), tmp_path / "broker.log", BrokerProbe(address)))
-        ensure_topics(address)
-        yield address
 
 
 def live(traffic: Any, number: int, **more: Any) -> Adapter:
