@@ -20,7 +20,7 @@ from ratchet.schemas.errors import (
     TrainingError,
 )
 from ratchet.schemas.events import Adapter, Event, Training
-from ratchet.schemas.ids import BASE, derived_id
+from ratchet.schemas.ids import BASE
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.training_policy import TrainingPolicy
 from ratchet.schemas.training_pool import ManagedRecipe
@@ -32,6 +32,7 @@ from ratchet.trainers.cancelling import unless_cancelled
 from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluation.evaluator import Evaluated, Evaluator
 from ratchet.trainers.job import Outcome, Plan
+from ratchet.trainers.job_events import progressed, told
 from ratchet.trainers.rules.dataset import Kind, kind_for
 from ratchet.trainers.single_flight import single_flight
 
@@ -138,9 +139,9 @@ class Worker:
                     work = self._train(request, folder, dataset, on_progress, turn)
                     outcome = await unless_cancelled(self._store, request, work)
                 except TrainingCancelled as error:
-                    outcome = Outcome(self._event(request, "cancelled", reason=str(error)), None)
+                    outcome = Outcome(told(request, "cancelled", self._now(), reason=str(error)), None)
                 except (DatasetError, TrainingError, ModelError) as error:
-                    outcome = Outcome(self._event(request, "failed", reason=str(error)), None)
+                    outcome = Outcome(told(request, "failed", self._now(), reason=str(error)), None)
                 outcome = jobs.remembered(folder, outcome)
             # The adapter first: whoever sees the job finished finds the adapter there.
             if outcome.adapter is not None:
@@ -169,9 +170,9 @@ class Worker:
         wanted.pop("dataset", None)
         evaluation = await asyncio.to_thread(self._evaluator.prepare, request.task, policy, base, dataset)
 
-        def told(line: process.Progress) -> None:
+        def on_line(line: process.Progress) -> None:
             try:
-                self._publisher.publish(self._progress(request, dataset.version, line))
+                self._publisher.publish(progressed(request, dataset.version, line, self._now()))
             except BrokerError as error:
                 # Progress is news, not record: no run ends for it.
                 log.warning("progress of job %s was not published: %s", request.job_id, error)
@@ -180,18 +181,19 @@ class Worker:
 
         if base.provider is not None:
             planned = await asyncio.to_thread(jobs.plan_managed, folder, dataset, policy.training, wanted)
-            result, placed = await self._by_provider(request, folder, planned, base.provider, told)
+            result, placed = await self._by_provider(request, folder, planned, base.provider, on_line)
         else:
             assert base.path is not None, "trained here or by a provider"
             base_path = await asyncio.to_thread(base.path)
             planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
-            result, placed = await self._here(request, folder, planned, policy.training, told, turn)
+            result, placed = await self._here(request, folder, planned, policy.training, on_line, turn)
         evaluated = await evaluation.run(placed, planned.params, result)
         adapter = self._register(request, planned, placed, result, evaluated, base)
         await asyncio.to_thread(self._push, adapter)
-        ended = self._event(
+        ended = told(
             request,
             "finished",
+            self._now(),
             dataset=dataset.version,
             adapter=adapter.name,
             metrics=jobs.figures(result) | evaluated.metrics,
@@ -213,20 +215,19 @@ class Worker:
         folder: Path,
         planned: Plan,
         policy: TrainingPolicy,
-        told: Callable[[process.Progress], None],
+        on_line: Callable[[process.Progress], None],
         turn: int,
     ) -> tuple[Mapping[str, Any], registry.Placed]:
         def started(which: str) -> None:
-            self._publisher.publish(
-                self._event(request, "started", dataset=planned.dataset.version, steps=None, reason=which)
-            )
+            version = planned.dataset.version
+            self._publisher.publish(told(request, "started", self._now(), dataset=version, reason=which))
 
         result = await attempting.run(
             planned.job_file,
             folder,
             policy,
             started=started,
-            on_progress=told,
+            on_progress=on_line,
             python=self._python,
             inherits=(turn,),
         )
@@ -238,9 +239,9 @@ class Worker:
         folder: Path,
         planned: Plan,
         provider: Callable[[], managed.Provider],
-        told: Callable[[process.Progress], None],
+        on_line: Callable[[process.Progress], None],
     ) -> tuple[Mapping[str, Any], registry.Placed]:
-        self._publisher.publish(self._event(request, "started", dataset=planned.dataset.version, steps=None))
+        self._publisher.publish(told(request, "started", self._now(), dataset=planned.dataset.version))
         order = managed.Order(
             job_id=request.job_id,
             task=request.task,
@@ -252,7 +253,7 @@ class Worker:
         )
         at = provider()
         try:
-            result = await managed.train(at, order, folder, told)
+            result = await managed.train(at, order, folder, on_line)
         except asyncio.CancelledError:
             if not self._stopping:  # a worker that stops leaves the provider's job to run, and finds it again
                 await managed.cancel(at, folder, request.job_id)
@@ -296,26 +297,4 @@ class Worker:
             metrics=jobs.figures(result),
             evaluation=evaluated.figures,
             rejected=evaluated.rejected,
-        )
-
-    def _progress(self, request: Training, dataset: str, line: process.Progress) -> Training:
-        metrics = {name: float(value) for name, value in line.items() if name not in ("step", "steps")}
-        return self._event(
-            request, "progress", dataset=dataset, step=line["step"], steps=line["steps"], metrics=metrics
-        )
-
-    def _event(self, request: Training, state: str, **fields: Any) -> Training:
-        at = self._now()
-        made = derived_id(int(at.timestamp() * 1000), "training", request.job_id, state, str(fields.get("step")))
-        return Training.model_validate(
-            {
-                "id": made,
-                "at": at,
-                "task": request.task,
-                "job_id": request.job_id,
-                "state": state,
-                "method": request.method,
-                "trigger": request.trigger,
-            }
-            | fields
         )
