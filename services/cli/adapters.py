@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ratchet.services.cli.artifacts import pull, push
+from ratchet.services.cli.collect import gc
 from ratchet.services.cli.lineage import lineage
 
 if TYPE_CHECKING:
     from ratchet.schemas.events import Adapter, Rollout
 
 app = typer.Typer(help="The adapters that training made.", no_args_is_help=True)
-for _command in (lineage, push, pull):
+for _command in (lineage, push, pull, gc):
     app.command()(_command)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
