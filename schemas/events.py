@@ -181,7 +181,8 @@ class Score(Event):
 TrainingState = Literal["requested", "declined", "started", "progress", "finished", "failed", "cancelled"]
 
 
-Method = Literal["sft", "dpo", "kto"]
+Method = Literal["sft", "dpo", "kto", "reward", "grpo", "rloo"]
+"""How an adapter is trained; what ``reward`` makes says how good answers are, and gives none."""
 
 
 class Training(Event):
@@ -227,6 +228,11 @@ class Adapter(Event):
     params: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be rolled out; a reward model says how good answers are, and gives none."""
+        return self.method != "reward"
 
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ratchet.schemas.events import Closed, Method
+from ratchet.schemas.ids import AdapterName
 from ratchet.schemas.training_pool import ManagedRecipe
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,6 +45,10 @@ LEARNING_RATES: dict[AdapterType, float] = {
 """Where the recipe says none; lora's was measured (docs/experiments.md), the others are those of PEFT's examples."""
 
 
+ONLINE: tuple[Method, ...] = ("grpo", "rloo")
+"""They learn from rewards of the model's own answers; a dataset gives them prompts alone."""
+
+
 class Recipe(Closed):
     """How a run trains; everything that changes what comes out of it."""
 
@@ -58,7 +63,19 @@ class Recipe(Closed):
     """Of kto; None: both sides count alike, however many rows each has."""
     undesirable_weight: Positive | None = None
     beta: Positive = 0.1
-    """How strongly the model is held to the base: of dpo and kto."""
+    """How strongly the model is held to the base: of dpo, kto, grpo and rloo."""
+    reward_adapter: AdapterName | None = None
+    """Of grpo and rloo: the reward model that says how good an answer is, made by method "reward"."""
+    reward_check: str | None = None
+    """Of grpo and rloo: a check of the task, whose score (0 to 1) is the reward, or is added to the reward model's."""
+    check_weight: Positive = 1.0
+    """Of grpo and rloo: what that score is multiplied by."""
+    num_generations: Annotated[int, Field(ge=2)] = 4
+    """Of grpo and rloo: answers to one prompt, compared with one another."""
+    max_completion_length: AtLeastOne = 128
+    """Of grpo and rloo: most tokens of such an answer; with its prompt it must fit max_length."""
+    temperature: Positive = 1.0
+    """Of grpo and rloo: at which they are drawn."""
 
     adapter_type: AdapterType = "lora"
     """What is trained: a small adapter beside the frozen base model, or ("full") every weight of it."""
@@ -117,6 +134,30 @@ class Recipe(Closed):
             raise ValueError(f"quantization {self.quantization!r} {of}; allowed: with an adapter, 4 bits do not learn")
         if self.gradient_checkpointing and self.adapter_type == "prefix":
             raise ValueError(f"gradient_checkpointing {of}; allowed: with every other, for PEFT's prefix is a cache")
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> Recipe:
+        with_ = f"with method {self.method!r}"
+        if self.method == "reward" and self.adapter_type not in ("lora", "dora"):
+            raise ValueError(f"adapter_type {self.adapter_type!r} {with_}; allowed: 'lora' and 'dora'")
+        if self.method not in ONLINE:
+            return self
+        if self.reward_adapter is None and self.reward_check is None:
+            raise ValueError(f"no reward {with_}; allowed: reward_adapter, reward_check or both")
+        if self.adapter_type in ("prefix", "prompt"):
+            raise ValueError(f"adapter_type {self.adapter_type!r} {with_}; allowed: 'lora', 'dora', 'ia3' and 'full'")
+        answers = self.batch_size * self.gradient_accumulation
+        if answers % self.num_generations:
+            raise ValueError(
+                f"num_generations {self.num_generations} {with_}; allowed: what divides batch_size times "
+                f"gradient_accumulation, {answers}, for the answers to a prompt are compared in one step"
+            )
+        if self.max_completion_length >= self.max_length:
+            raise ValueError(
+                f"max_completion_length {self.max_completion_length} {with_}; allowed: below max_length, "
+                f"{self.max_length}, which prompt and answer share"
+            )
         return self
 
 

@@ -18,7 +18,7 @@ from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import DatasetError, TrainingError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.schemas.explain import explain
-from ratchet.schemas.training_policy import Recipe, TrainingPolicy
+from ratchet.schemas.training_policy import ONLINE, Recipe, TrainingPolicy
 from ratchet.schemas.training_pool import ManagedRecipe
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.dataset import Dataset
@@ -26,7 +26,7 @@ from ratchet.trainers.registry import write_whole
 from ratchet.trainers.rules import dataset as rules
 from ratchet.trainers.rules.dataset import kind_for
 from ratchet.trainers.rules.weights import unservable
-from ratchet.trainers.training.job import TrainingJob
+from ratchet.trainers.training.job import RewardSource, TrainingJob
 
 ELSEWHERE = ("pool", "managed", "dataset", "max_pairs", "max_attempts", "retry_wait_s")
 """Of a request: where to train, what a provider is told, on what, and how often."""
@@ -74,7 +74,14 @@ def recipe(policy: TrainingPolicy, wanted: Mapping[str, Any], *, loads: bool = F
     return found.model_copy(update={"learning_rate": found.rate})
 
 
-def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping[str, Any], base_model: Path) -> Plan:
+def plan(
+    folder: Path,
+    dataset: Dataset,
+    policy: TrainingPolicy,
+    wanted: Mapping[str, Any],
+    base_model: Path,
+    reward: RewardSource | None = None,
+) -> Plan:
     """Write the job file of a request, or read the one that an earlier attempt wrote.
 
     Args:
@@ -83,6 +90,7 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
         policy: the task's recipe.
         wanted: the request's parameters; ``max_pairs`` trains on a part of the dataset.
         base_model: folder of the base model.
+        reward: what rewards the answers of grpo and rloo, which take the prompts of rows of every kind.
 
     Raises:
         TrainingError: too few pairs, or a parameter that is not allowed.
@@ -93,7 +101,7 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
     if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
         raise TrainingError(f"training parameters: max_pairs: {max_pairs!r}; allowed: a whole number from 1")
     params = recipe(policy, wanted)
-    if dataset.kind != kind_for(params.method):
+    if params.method not in ONLINE and dataset.kind != kind_for(params.method):
         raise TrainingError(
             f"dataset {dataset.version} is of kind {dataset.kind!r}; allowed for method {params.method!r}: "
             f"{kind_for(params.method)!r}"
@@ -118,6 +126,7 @@ def plan(folder: Path, dataset: Dataset, policy: TrainingPolicy, wanted: Mapping
             holdout=held.resolve() if held else None,
             output=folder.resolve(),
             recipe=params,
+            reward=reward,
         )
         write_whole(folder / "job.json", job.model_dump_json(indent=2).encode())
         write_whole(folder / "plan.json", orjson.dumps({"dataset": dataset.version}))

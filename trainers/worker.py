@@ -33,6 +33,7 @@ from ratchet.trainers.dataset import Dataset
 from ratchet.trainers.evaluation.evaluator import Evaluated, Evaluator
 from ratchet.trainers.job import Outcome, Plan
 from ratchet.trainers.job_events import progressed, told
+from ratchet.trainers.rewarding import reward_of
 from ratchet.trainers.rules.dataset import Kind, kind_for
 from ratchet.trainers.single_flight import single_flight
 
@@ -161,7 +162,11 @@ class Worker:
         wanted = {"method": request.method} | request.params
         base = self._base(wanted.get("pool", policy.training.pool))
         if base.provider is None:
-            jobs.recipe(policy.training, wanted)  # refused before anything is built for it
+            # refused before anything is built for it
+            recipe = jobs.recipe(policy.training, wanted)
+            reward = await asyncio.to_thread(
+                reward_of, self._home, self._evaluator.config_dir, request.task, policy, recipe, base.model
+            )
         dataset = dataset or jobs.planned_dataset(folder, self._home)
         if dataset is None and (version := wanted.pop("dataset", None)) is not None:
             dataset = await asyncio.to_thread(datasets.find, self._home, str(version))
@@ -185,7 +190,7 @@ class Worker:
         else:
             assert base.path is not None, "trained here or by a provider"
             base_path = await asyncio.to_thread(base.path)
-            planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path)
+            planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path, reward)
             result, placed = await self._here(request, folder, planned, policy.training, on_line, turn)
         evaluated = await evaluation.run(placed, planned.params, result)
         adapter = self._register(request, planned, placed, result, evaluated, base)

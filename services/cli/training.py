@@ -21,7 +21,9 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 
 def train(
     task: str,
-    method: Annotated[str | None, typer.Option(help="dpo, sft or kto; none: the task's own")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="dpo, sft, kto, reward, grpo or rloo; none: the task's own")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="version; none: one is built from what is stored now")] = None,
     base_model: Annotated[Path | None, typer.Option(help="folder of the model to train on")] = None,
     epochs: Annotated[float | None, typer.Option(min=0)] = None,
@@ -33,6 +35,9 @@ def train(
     lora_r: Annotated[int | None, typer.Option(min=1)] = None,
     max_length: Annotated[int | None, typer.Option(min=16, help="tokens of prompt and answer together")] = None,
     max_pairs: Annotated[int | None, typer.Option(min=1, help="train on a part of the dataset")] = None,
+    reward_adapter: Annotated[str | None, typer.Option(help="of grpo and rloo: a reward model")] = None,
+    reward_check: Annotated[str | None, typer.Option(help="of grpo and rloo: a check of the task")] = None,
+    num_generations: Annotated[int | None, typer.Option(min=2, help="of grpo and rloo: answers to a prompt")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     serve: Annotated[bool, typer.Option(help="load the adapter into vLLM and evaluate it there")] = True,
     detach: Annotated[bool, typer.Option("--detach", help="leave it to `ratchet train-worker`; see `jobs`")] = False,
@@ -62,6 +67,9 @@ def train(
         "lora_r": lora_r,
         "max_length": max_length,
         "max_pairs": max_pairs,
+        "reward_adapter": reward_adapter,
+        "reward_check": reward_check,
+        "num_generations": num_generations,
         "seed": seed,
     }
     params = {name: value for name, value in wanted.items() if value is not None}
@@ -87,6 +95,8 @@ _FIGURES = {
     "eval_loss": "held-out loss {:.4f}",
     "reward_accuracy": "reward accuracy {:.0%}",
     "reward_margin": "margin {:.3f}",
+    "reward": "reward {:.3f}",
+    "kl": "KL {:.3f}",
     "eta_s": "{:.0f} s left",
 }
 """What a progress line may have, in the order in which it is shown."""

@@ -87,6 +87,8 @@ def _start(
         raise RolloutError(f"{asked.adapter} is not in the registry")
     if adapter.status != "registered":
         raise RolloutError(f"{adapter.name} is {adapter.status}: {adapter.reason or 'no reason given'}")
+    if not adapter.answers:
+        raise RolloutError(f"{adapter.name} is a reward model: it says how good answers are, and gives none")
     return rules.begin(asked.task, adapter.name, policy, state, now, new_id(), new_id(), asked.who, why)
 
 

@@ -288,7 +288,7 @@ def next_candidate(task: str, adapters: Iterable[Adapter], state: Rollout | None
     Only an adapter numbered above all that the routing table names, and registered after its
     rollout began, waits: what was aborted, superseded or undone never comes back by itself.
     """
-    waiting = [adapter for adapter in adapters if adapter.task == task and adapter.status == "registered"]
+    waiting = [one for one in adapters if one.task == task and one.status == "registered" and one.answers]
     newest = max(waiting, key=lambda adapter: number(adapter.name), default=None)
     if newest is None or state is None or _never_rolled_out(state):
         return newest

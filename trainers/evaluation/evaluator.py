@@ -39,12 +39,12 @@ class Evaluator:
     """Makes a job's evaluation ready.
 
     Args:
-        config_dir: the folder that a task's evaluation files are relative to.
+        config_dir: the folder of ``ratchet.toml``, which a task's files are relative to.
         patience_s: how long a vLLM that refuses or is away is asked again.
     """
 
     def __init__(self, *, config_dir: Path, patience_s: float = 300.0) -> None:
-        self._config_dir, self._patience_s = config_dir, patience_s
+        self.config_dir, self._patience_s = config_dir, patience_s
 
     def prepare(self, task: str, policy: TaskPolicy, base: Base, dataset: Dataset) -> Evaluation:
         """Read what will be asked, and refuse before hours of training what can never be evaluated.
@@ -52,12 +52,12 @@ class Evaluator:
         Raises:
             DatasetError: an evaluation file or check that cannot be used, or a dataset that trains on its prompts.
         """
-        file = self._config_dir / policy.evaluation if policy.evaluation else None
+        file = self.config_dir / policy.evaluation if policy.evaluation else None
         EvaluationSet.of(file).refuse_touched(dataset)
         check, rows = None, []
         if base.serving is not None and file is not None and policy.completion != "outcome":
-            check, rows = completion_check(task, policy, self._config_dir), read_evaluation(file)
-        return Evaluation(policy, base, check, rows, self._config_dir, self._patience_s)
+            check, rows = completion_check(task, policy, self.config_dir), read_evaluation(file)
+        return Evaluation(policy, base, check, rows, self.config_dir, self._patience_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,16 @@ class Evaluation:
         Raises:
             ModelError: a model server refused or is away.
         """
+        if params.get("method") == "reward":
+            return of_reward_model(result.get("holdout_after"))
         measured = await self._completion(placed)
         figures: dict[str, Any] = {}
         if measured is not None:
             figures["completion"] = measured.as_json()
         if result.get("holdout_before") and result.get("holdout_after"):
             figures["preference_accuracy"] = {"before": result["holdout_before"], "after": result["holdout_after"]}
+        if result.get("rewards_before") and result.get("rewards_after"):
+            figures["rewards"] = {"before": result["rewards_before"], "after": result["rewards_after"]}
         metrics = {"completion": measured.rate} if measured and measured.rate is not None else {}
         return Evaluated(figures, metrics, rejection(self.policy.retraining.min_completion, measured))
 
@@ -127,6 +131,24 @@ async def load(replicas: Replicas, name: str, folder: Path, patience_s: float) -
             log.warning("%s is not loaded yet: %s", name, error)
         await asyncio.sleep(wait_s)
         waited, wait_s = waited + wait_s, min(2 * wait_s, 30.0)
+
+
+def of_reward_model(accuracy: Mapping[str, Any] | None) -> Evaluated:
+    """Say whether a reward model may reward: it is neither loaded nor asked, since it answers nothing.
+
+    Args:
+        accuracy: how often it rewards the better answer of held-out pairs more, with its 95% interval; None: there
+            were none.
+    """
+    if accuracy is None:
+        return Evaluated(rejected="no held-out pairs: nobody knows whether it tells better answers from worse")
+    why = None
+    if accuracy["low"] <= 0.5:
+        why = (
+            f"it rewards the better answer of {accuracy['k']} of {accuracy['n']} held-out pairs, which may be chance "
+            f"(95% interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
+        )
+    return Evaluated({"reward_accuracy": dict(accuracy)}, rejected=why)
 
 
 def rejection(least: float, evaluated: Completion | None) -> str | None:

@@ -47,6 +47,7 @@ def fingerprint(job: TrainingJob) -> str:
     made_of = {
         "recipe": job.recipe.model_dump(mode="json", exclude=UNLIKE),
         "base_model": str(job.base_model),
+        "reward": job.reward.model_dump(mode="json") if job.reward else None,
         "rows": [_sha256(file) for file in files],
         "parts": {name: version(name) for name in PARTS},
     }

@@ -34,6 +34,14 @@ class EncodedExample:
     label: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt that is answered in training: its messages, and their token ids as serving renders them."""
+
+    messages: list[dict[str, str]]
+    prompt_ids: list[int]
+
+
 def encode_pair(tokenizer: Any, row: PreferenceRow) -> EncodedPair:
     """Turn one row into token ids.
 
@@ -94,6 +102,13 @@ def encode_examples(
     """Turn rows into token ids, and leave out those that do not fit whole; arguments and value as `encode_pairs`."""
     found = [(encode_example(tokenizer, row), row) for row in rows]
     fitting = [(one, row) for one, row in found if len(one.prompt_ids) + len(one.completion_ids) <= max_length]
+    return [one for one, _ in fitting], [row for _, row in fitting]
+
+
+def encode_prompts(tokenizer: Any, rows: Iterable[Row], max_length: int) -> tuple[list[EncodedPrompt], list[Row]]:
+    """Turn prompts into token ids, and leave out those of more than ``max_length`` tokens; value as `encode_pairs`."""
+    found = [(EncodedPrompt([one.model_dump() for one in row.prompt], _prompt(tokenizer, row)), row) for row in rows]
+    fitting = [(one, row) for one, row in found if len(one.prompt_ids) <= max_length]
     return [one for one, _ in fitting], [row for _, row in fitting]
 
 

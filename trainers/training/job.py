@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ratchet.schemas.checks import Check
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Closed
 from ratchet.schemas.explain import explain
-from ratchet.schemas.training_policy import Recipe
+from ratchet.schemas.training_policy import ONLINE, Recipe
 from ratchet.trainers.rules.dataset import kind_for
 
 ADAPTER_DIR = "adapter"
@@ -63,6 +64,16 @@ class LabelledRow(ExampleRow):
     label: bool
 
 
+class RewardSource(Closed):
+    """What rewards the answers of grpo and rloo: a reward model, a check of the task, or both."""
+
+    task: str
+    adapter: Path | None = None
+    check: Check | None = None
+    config_dir: Path = Path()
+    """The folder of ``ratchet.toml``; the check's files and functions are beside it."""
+
+
 class TrainingJob(Closed):
     """The job file of one run; ``output`` gets ``adapter/``, ``result.json`` and ``progress.jsonl``."""
 
@@ -71,6 +82,7 @@ class TrainingJob(Closed):
     output: Path
     holdout: Path | None = None
     recipe: Recipe = Field(default_factory=Recipe)
+    reward: RewardSource | None = None
 
 
 def read_rows(path: Path, method: str) -> list[Any]:
@@ -81,13 +93,14 @@ def read_rows(path: Path, method: str) -> list[Any]:
         method: what is learned from it, which says what a row is.
 
     Returns:
-        `PreferenceRow`s, for sft `ExampleRow`s, for kto `LabelledRow`s.
+        `PreferenceRow`s, for sft `ExampleRow`s, for kto `LabelledRow`s; for grpo and rloo, which take the prompts of
+        rows of whatever kind, `Row`s.
 
     Raises:
         DatasetError: the file cannot be read, or a line is no row: names file, line and reason.
     """
     of: dict[str, type[Row]] = {"preference": PreferenceRow, "sft": ExampleRow, "kto": LabelledRow}
-    return list(_rows(path, of[kind_for(method)]))
+    return list(_rows(path, Row if method in ONLINE else of[kind_for(method)]))
 
 
 def _rows(path: Path, of: type[Row]) -> Iterator[Row]:

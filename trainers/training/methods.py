@@ -7,11 +7,19 @@ Ethayarajh et al., "KTO" (2024). The loops and the losses are TRL's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ratchet.schemas.training_policy import Recipe
-from ratchet.trainers.training.encoding import EncodedExample, EncodedPair
+from ratchet.schemas.training_policy import ONLINE, Recipe
+from ratchet.trainers.training import grpo, reward
+from ratchet.trainers.training.encoding import (
+    EncodedExample,
+    EncodedPair,
+    encode_examples,
+    encode_pairs,
+    encode_prompts,
+)
 from ratchet.trainers.training.model import adapter
 
 
@@ -22,6 +30,7 @@ def trainer(
     rows: Sequence[Any],
     arguments: dict[str, Any],
     callbacks: list[Any],
+    rewarded: Sequence[grpo.Reward] = (),
 ) -> Any:
     """The trainer of a recipe's method over what the recipe trains.
 
@@ -29,9 +38,10 @@ def trainer(
         recipe: the method and its settings.
         model: the base model, loaded.
         tokenizer: its tokenizer.
-        rows: `EncodedPair`s for dpo, `EncodedExample`s for sft and kto.
+        rows: `EncodedPair`s for dpo and reward, `EncodedExample`s for sft and kto, `EncodedPrompt`s for grpo and rloo.
         arguments: of ``transformers.TrainingArguments``.
         callbacks: of the run.
+        rewarded: what rewards the answers of grpo and rloo.
     """
     from datasets import Dataset
 
@@ -50,6 +60,29 @@ def trainer(
             return _kto(recipe, Dataset.from_list(examples(rows, recipe.batch_size)), arguments, parts)
         case "sft":
             return _sft(recipe, Dataset.from_list(sequences(rows)), arguments, parts)
+        case "reward":
+            return reward.trainer(recipe, rows, arguments, parts)
+        case "grpo" | "rloo":
+            return grpo.trainer(recipe, rows, rewarded, arguments, parts)
+
+
+def encoder(recipe: Recipe) -> Callable[[Any, Sequence[Any], int], tuple[list[Any], list[Any]]]:
+    """What makes a method's rows token ids, and leaves out those that do not fit; also a run's `held_out` rows."""
+    match recipe.method:
+        case "dpo" | "reward":
+            return encode_pairs
+        case "sft" | "kto":
+            return encode_examples
+        case "grpo" | "rloo":
+            return lambda tokenizer, rows, length: encode_prompts(
+                tokenizer, rows, length - recipe.max_completion_length
+            )
+
+
+def steps(recipe: Recipe, n: int) -> int:
+    """Steps of a run over so many rows; each prompt of grpo and rloo fills as many places as it gets answers."""
+    places = n * (recipe.num_generations if recipe.method in ONLINE else 1)
+    return max(1, math.ceil(math.ceil(places / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs))
 
 
 def pairs(rows: Sequence[EncodedPair]) -> list[dict[str, Any]]:

@@ -30,7 +30,13 @@ def load(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
         TrainingError: it cannot be loaded, or not as the recipe asks for.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BitsAndBytesConfig,
+        set_seed,
+    )
 
     wanted = dtype(recipe)
     how: dict[str, Any] = {"dtype": wanted}
@@ -45,12 +51,27 @@ def load(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
         how["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        model = AutoModelForCausalLM.from_pretrained(str(folder), **how)
+        if recipe.method == "reward":
+            pad_beside_end(tokenizer)
+            set_seed(recipe.seed)  # its head begins at random
+            model = AutoModelForSequenceClassification.from_pretrained(str(folder), num_labels=1, **how)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(str(folder), **how)
     except (OSError, ValueError) as error:
         raise TrainingError(f"the base model at {folder} cannot be loaded: {error}") from error
     except ImportError as error:
         raise TrainingError(f"quantization {recipe.quantization!r}: {error}; allowed: with bitsandbytes") from error
     return model, tokenizer
+
+
+def pad_beside_end(tokenizer: Any) -> None:
+    """Have a tokenizer pad with another token than the end of turn.
+
+    A reward is read at the last token that is no padding. Where the end of turn pads, as it does in many chat
+    models, that would be the token before it, and an answer that ends would look like one that was cut.
+    """
+    others = (token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token)
+    tokenizer.pad_token = next(others, tokenizer.pad_token)
 
 
 def dtype(recipe: Recipe) -> Any:
@@ -77,7 +98,8 @@ def adapter(recipe: Recipe) -> Any | None:
                 target_modules=recipe.lora_targets,
                 use_rslora=recipe.rslora,
                 use_dora=recipe.adapter_type == "dora",
-                task_type="CAUSAL_LM",
+                # with the head of a reward model, which is trained whole
+                task_type="SEQ_CLS" if recipe.method == "reward" else "CAUSAL_LM",
             )
         case "ia3":
             # keys, values and the inner activations of the feed-forward layers: PEFT knows their names by architecture

@@ -29,10 +29,10 @@ from pydantic import ValidationError
 from ratchet.schemas.errors import DatasetError, RatchetError, TrainingError
 from ratchet.schemas.explain import explain
 from ratchet.schemas.training_policy import Recipe
-from ratchet.trainers.preference_accuracy import accuracy, completion_logps, score
 from ratchet.trainers.rules.resampling import systematic
 from ratchet.trainers.training import checkpoints, telling
-from ratchet.trainers.training.encoding import EncodedPair, encode_examples, encode_pairs
+from ratchet.trainers.training.grpo import opened, refuse_without_difference
+from ratchet.trainers.training.held_out import held_out
 from ratchet.trainers.training.job import (
     ADAPTER_DIR,
     EXIT_TRAINING,
@@ -41,6 +41,8 @@ from ratchet.trainers.training.job import (
     TrainingJob,
     read_rows,
 )
+from ratchet.trainers.training.methods import encoder
+from ratchet.trainers.training.methods import steps as count_steps
 from ratchet.trainers.training.methods import trainer as make_trainer
 from ratchet.trainers.training.model import base_alone, dtype, load, save
 
@@ -79,7 +81,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
         0), ``dtype``, ``metrics`` (loss first and last and, of methods with rewards, their accuracy and margin in the
         last steps) and, with held-out pairs, their preference accuracy ``holdout_before`` and ``holdout_after``, by
         the answer and (``…_per_token``) by the token, which does not favour short answers; with held-out rows of
-        another kind ``perplexity_before`` and ``perplexity_after`` of the answers that are wanted.
+        another kind or method what `held_out` says.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -106,9 +108,9 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
     # 1. The model, and the rows as the token ids that serving would see.
     model, tokenizer = load(job.base_model, recipe)
-    encode: Any = encode_pairs if recipe.method == "dpo" else encode_examples
+    encode = encoder(recipe)
     encoded, kept = encode(tokenizer, rows, recipe.max_length)
-    holdout, _ = encode(tokenizer, holdout_rows, recipe.max_length)
+    held, _ = encode(tokenizer, holdout_rows, recipe.max_length)
     if not encoded:
         raise TrainingError(f"no row fits into max_length={recipe.max_length} tokens: there is nothing to learn from")
     try:
@@ -119,9 +121,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
         random.Random(recipe.seed).shuffle(drawn)  # noqa: S311 - TRL goes through them in their order
 
     # 2. TRL's trainer.
-    steps = max(
-        1, math.ceil(math.ceil(len(drawn) / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs)
-    )
+    steps = count_steps(recipe, len(drawn))
     made_of = checkpoints.fingerprint(job)
     resumed = checkpoints.newest(job.output, made_of, _say)
     if resumed is not None:
@@ -133,21 +133,24 @@ def train(job: TrainingJob) -> dict[str, Any]:
         telling.callback(file, steps, history),
         checkpoints.callback(job.output, made_of, recipe.checkpoint_s, started),
     ]
-    trainer = make_trainer(recipe, model, tokenizer, drawn, _arguments(job.output, recipe, steps), callbacks)
-    trainer.remove_callback(PrinterCallback)
+    arguments = _arguments(job.output, recipe, steps)
+    with opened(job) as rewarded:
+        trainer = make_trainer(recipe, model, tokenizer, drawn, arguments, callbacks, rewarded)
+        trainer.remove_callback(PrinterCallback)
 
-    # 3. Held-out figures before, training, held-out figures after.
-    with base_alone(trainer.model):
-        before = _held_out(trainer.model, holdout, "before")
-    training_started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-    training_s = time.monotonic() - training_started
-    after = _held_out(trainer.model, holdout, "after")
+        # 3. Held-out figures before, training, held-out figures after.
+        with base_alone(trainer.model):
+            before = held_out(recipe, trainer.model, tokenizer, held, "before", rewarded)
+        training_started = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+        training_s = time.monotonic() - training_started
+        refuse_without_difference(history)
+        after = held_out(recipe, trainer.model, tokenizer, held, "after", rewarded)
 
     # 4. The adapter, written whole before its hash is taken.
     sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)
     metrics = {"loss_first": history[0]["loss"], "loss_last": telling.last(history, "loss")}
-    rewards = [name for name in ("reward_accuracy", "reward_margin") if telling.has(history, name)]
+    rewards = [name for name in ("reward_accuracy", "reward_margin", "reward", "kl") if telling.has(history, name)]
     metrics |= {name: telling.last(history, name) for name in rewards}
     for figures in (before, after):
         metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}
@@ -190,23 +193,6 @@ def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-def _held_out(model: Any, rows: Sequence[Any], when: str) -> dict[str, Any]:
-    """Preference accuracy of pairs; of other rows the perplexity of the answers that are wanted."""
-    if not rows:
-        return {}
-    if isinstance(rows[0], EncodedPair):
-        scores = score(model, rows)
-        return {
-            f"holdout_{when}": accuracy(scores),
-            f"holdout_{when}_per_token": accuracy(scores, length_normalised=True),
-        }
-    wanted = [(row.prompt_ids, row.completion_ids) for row in rows if row.label]
-    if not wanted:
-        return {}
-    tokens = sum(len(completion) for _, completion in wanted)
-    return {f"perplexity_{when}": math.exp(-sum(completion_logps(model, wanted, 16)) / tokens)}
 
 
 def _keep_memory() -> None:

@@ -17,10 +17,22 @@ Line = dict[str, float]
 TOLD = {
     "rewards/accuracies": "reward_accuracy",
     "rewards/margins": "reward_margin",
+    "accuracy": "reward_accuracy",
+    "margin": "reward_margin",
+    "reward": "reward",
+    "reward_std": "reward_sd",
+    "frac_reward_zero_std": "reward_same",
+    "kl": "kl",
+    "completions/mean_length": "answer_tokens",
+    "completions/clipped_ratio": "answers_cut",
     "grad_norm": "grad_norm",
     "learning_rate": "lr",
 }
-"""What TRL logs besides the loss, and what a progress line calls it."""
+"""What TRL logs besides the loss, and what a progress line calls it.
+
+``reward_same`` is the share of prompts all of whose answers got the same reward, so that nothing was learned from
+them; ``answers_cut`` the share of answers that reached their limit before they ended.
+"""
 
 
 def lines(file: Path) -> Iterator[Line]:
@@ -55,7 +67,7 @@ def callback(file: Path, steps: int, history: list[Line]) -> Any:
             step = int(state.global_step)
             left = (time.monotonic() - self.began) / max(1, step - self.first) * (steps - step)
             line = {"step": step, "steps": steps, "loss": float(logs["loss"])}
-            line |= {ours: float(logs[theirs]) for theirs, ours in TOLD.items() if theirs in logs}
+            line |= {ours: float(logs[theirs]) for theirs, ours in TOLD.items() if logs.get(theirs) is not None}
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(line[name]):
                     raise TrainingError(f"{name} is {line[name]} at step {step} of {steps}: the run stopped")

@@ -13,7 +13,7 @@ from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers.training.encoding import EncodedExample
 from ratchet.trainers.training.job import read_rows
-from ratchet.trainers.training.methods import balanced, examples, sequences
+from ratchet.trainers.training.methods import balanced, examples, sequences, steps
 from ratchet.trainers.training.run import main
 
 ROW = {
@@ -57,6 +57,18 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ({"loss_type": ["better"], "loss_weights": [1.0]}, "sigmoid"),
         ({"method": "sft", "precompute_reference": True}, "allowed: with 'dpo' and 'kto'"),
         ({"method": "kto", "batch_size": 1}, "allowed: from 2"),
+        ({"method": "grpo"}, "no reward with method 'grpo'; allowed: reward_adapter, reward_check or both"),
+        ({"method": "grpo", "reward_adapter": "best"}, "reward_adapter"),
+        (
+            {"method": "rloo", "reward_check": "c", "num_generations": 3},
+            "num_generations 3 with method 'rloo'; allowed: what divides batch_size times gradient_accumulation, 4",
+        ),
+        ({"method": "grpo", "reward_check": "c", "max_completion_length": 512}, "allowed: below max_length, 512"),
+        (
+            {"method": "grpo", "reward_check": "c", "adapter_type": "prompt"},
+            "allowed: 'lora', 'dora', 'ia3' and 'full'",
+        ),
+        ({"method": "reward", "adapter_type": "ia3"}, "allowed: 'lora' and 'dora'"),
         ({"adapter_type": "adalora"}, "'lora', 'dora', 'ia3', 'prefix', 'prompt' or 'full'"),
         ({"adapter_type": "ia3", "rslora": True}, "rslora with adapter_type 'ia3'; allowed: with 'lora' and 'dora'"),
         ({"adapter_type": "full", "quantization": "nf4"}, "quantization 'nf4' with adapter_type 'full'; allowed"),
@@ -99,6 +111,24 @@ def test_kto_rows_have_their_neighbours_answer() -> None:
 def test_only_the_answer_is_learned() -> None:
     """The prompt's tokens are in the sequence, without a label; the end-of-turn token has one."""
     assert sequences([EncodedExample([1, 2], [3, 9])]) == [{"input_ids": [1, 2, 3, 9], "labels": [-100, -100, 3, 9]}]
+
+
+@given(st.integers(1, 500), st.sampled_from(["sft", "grpo"]), st.integers(1, 8), st.sampled_from([0.5, 1.0, 3.0]))
+def test_steps_are_those_of_the_places_that_rows_fill(n: int, method: str, batches: int, epochs: float) -> None:
+    """A prompt of grpo fills as many places as it gets answers; every place is gone through ``epochs`` times."""
+    recipe = Recipe.model_validate(
+        {"method": method, "reward_check": "c", "batch_size": 4 * batches, "num_generations": 4, "epochs": epochs}
+    )
+    places = n * (4 if method == "grpo" else 1)
+    assert steps(recipe, n) >= 1
+    assert 0 <= steps(recipe, n) - epochs * places / (4 * batches) < epochs + 1
+
+
+def test_prompts_are_taken_from_rows_of_every_kind(tmp_path: Path) -> None:
+    """For methods that answer by themselves a row is its prompt, whatever else it has."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps({"prompt": ROW["prompt"], "completion": ROW["chosen"]}) + "\n")
+    assert [row.prompt[0].content for row in read_rows(path, "grpo")] == ["q", "q"]
 
 
 def test_an_empty_dataset_stops_with_a_reason_and_status_3(tmp_path: Path) -> None:

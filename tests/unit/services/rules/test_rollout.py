@@ -208,6 +208,10 @@ def test_a_resumed_stage_starts_again() -> None:
     assert (running.stage, running.stage_started_at, running.mirror_bp) == ("shadow", later(900), 1_000)
 
 
+R4 = "support@v4-44444444"
+"""A reward model."""
+
+
 def adapter(name: str, at: datetime, status: str = "registered") -> Adapter:
     """A registered adapter."""
     return Adapter.model_validate(
@@ -240,6 +244,13 @@ def test_what_was_tried_never_comes_back_by_itself() -> None:
     assert next_candidate("support", [*registry, newest], older) == newest
 
 
+def test_a_reward_model_never_waits_for_a_rollout() -> None:
+    """It says how good answers are and gives none: the newest adapter that answers is the candidate."""
+    answers, rewards = adapter(V3, START), adapter(R4, later(1)).model_copy(update={"method": "reward"})
+    assert next_candidate("support", [answers, rewards], None) == answers
+    assert next_candidate("support", [rewards], None) is None
+
+
 def asked(verb: str, **fields: object) -> Operator:
     """An instruction of a person."""
     body = {"id": event_id(later(50), verb), "at": later(50), "task": "support", "verb": verb, "who": "ada"}
@@ -255,13 +266,14 @@ def asked(verb: str, **fields: object) -> Operator:
         (asked("start", adapter=V3), begun(), f"{V3} is not in the registry"),
         (asked("start", adapter=V1), begun(), f"a rollout of {V2} is running in 'shadow': abort it first"),
         (asked("start"), begun(), "start needs an adapter's name"),
+        (asked("start", adapter=R4), None, f"{R4} is a reward model: it says how good answers are, and gives none"),
     ],
 )
 def test_an_instruction_that_does_not_fit_is_refused_with_the_reason(
     instruction: Operator, state: Rollout | None, reason: str
 ) -> None:
     """The table stays as it is but for its version, and says who asked and why it was refused."""
-    registry = {V1: adapter(V1, START)}
+    registry = {V1: adapter(V1, START), R4: adapter(R4, START).model_copy(update={"method": "reward"})}
     ids = iter(event_id(later(n), "new") for n in range(9))
     table = follow(instruction, state, POLICY, registry, later(60), lambda: next(ids))
     assert (table.action, table.actor, table.reason) == ("refuse", "ada", reason)
