@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".ratchet"), help="where the model is unpacked, once")
     given = parser.parse_args()
     model = ensure_base_model(given.home).resolve()
-    recipe = Recipe(max_length=256, threads=given.threads, dtype="float32")
+    recipe = Recipe(max_length=256, threads=given.threads, dtype="float32", learning_rate=1e-3)
     ways = {"ratchet": RATCHET, "plain": PLAIN}
     found: dict[str, list[Run]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:

@@ -57,6 +57,8 @@ def judge(
             return Verdict(name, True, "its rollout was asked for")
         if name in recent:
             return Verdict(name, True, f"one of the last {keep} that were stable")
+        if adapter.status == "registered" and not adapter.answers:
+            return Verdict(name, True, "a reward model, which no table names")
         if adapter.status == "registered" and number(name) > max(map(_highest, mine), default=0):
             return Verdict(name, True, "waits for its rollout")
         why = (

@@ -177,3 +177,11 @@ def test_without_a_table_nothing_registered_goes(tables: list[str]) -> None:
     other = rules.begin("other", "other@v1-00000001", POLICY, None, START, new_id(), new_id())
     verdicts = judge([adapter(1), adapter(2)], [other] * len(tables), [], {}, (), 0)
     assert all(one.keep for one in verdicts)
+
+
+def test_a_reward_model_stays_though_no_table_names_it() -> None:
+    """A training may name it at any time; one that was rejected rewards nobody and goes."""
+    table = rules.begin("support", adapter(3).name, POLICY, None, START, new_id(), new_id())
+    found = [adapter(1, method="reward"), adapter(2, method="reward", status="rejected")]
+    verdicts = judge(found, [table], [], {}, (), 0)
+    assert [one.keep for one in verdicts] == [True, False]
