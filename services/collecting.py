@@ -76,6 +76,9 @@ def collect(
         ArtifactError: the artifact store is away; doing it again goes on.
         TrainingError: a folder cannot be changed; likewise.
     """
+    from ratchet.infra.kafka.admin import wait_for_broker
+
+    wait_for_broker(s.kafka, 5)
     artifacts = ArtifactStore(s.artifacts) if s.artifacts else None
     with wiring.store(s) as store:
         known = {one.name: one for one in adapters(store)}
