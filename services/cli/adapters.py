@@ -9,12 +9,13 @@ import typer
 from ratchet.services.cli.artifacts import pull, push
 from ratchet.services.cli.collect import gc
 from ratchet.services.cli.lineage import lineage
+from ratchet.services.cli.models import export, merge, quantize
 
 if TYPE_CHECKING:
     from ratchet.schemas.events import Adapter, Rollout
 
 app = typer.Typer(help="The adapters that training made.", no_args_is_help=True)
-for _command in (lineage, push, pull, gc):
+for _command in (lineage, merge, export, quantize, push, pull, gc):
     app.command()(_command)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
