@@ -17,9 +17,24 @@ LINGER_S = 0.02
 """A stream's connection stays open for so long behind its end, as a busy server's does."""
 
 
+ROOTS = {"tiny": "/tiny"}
+"""What is served, and from where."""
+
+
 async def models(_: web.Request) -> web.Response:
-    """Name the one model."""
-    return web.json_response({"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+    """Name the base model, and the adapters that were loaded."""
+    data = [{"id": name, "object": "model", "root": root} for name, root in ROOTS.items()]
+    return web.json_response({"object": "list", "data": data})
+
+
+async def load(request: web.Request) -> web.Response:
+    """Load an adapter, a name once, as vLLM does."""
+    asked = await request.json()
+    name = asked["lora_name"]
+    if name in ROOTS:
+        return web.json_response({"error": {"message": f"{name} has already been loaded"}}, status=400)
+    ROOTS[name] = asked["lora_path"]
+    return web.json_response({})
 
 
 async def complete(request: web.Request) -> web.StreamResponse:
@@ -58,6 +73,7 @@ def main() -> None:
     """Serve until a signal."""
     app = web.Application()
     app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/load_lora_adapter", load)
     app.router.add_post("/v1/chat/completions", complete)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None, shutdown_timeout=0.5)
 
