@@ -113,6 +113,8 @@ def _adapter(s: Settings, name: str) -> Adapter:
         found = next((one for one in adapters(store) if one.name == name), None)
     if found is None:
         raise TrainingError(f"{name!r} is not in the registry; `ratchet adapters list` shows what is")
+    if not found.answers:
+        raise TrainingError(f"{name} is a reward model, which gives no answers: there is no whole model of it")
     if found.served_as:
         raise TrainingError(f"{name} is {found.served_as} at its provider: there are no weights here")
     return found
