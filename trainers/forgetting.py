@@ -12,6 +12,7 @@ import orjson
 
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Adapter
+from ratchet.trainers.adapters.lineage import rewarded_by
 from ratchet.trainers.dataset import SIDES, Dataset, erase, read_bytes, rework, versions
 from ratchet.trainers.rules.dataset import Row, made_of
 
@@ -104,7 +105,12 @@ def remove(files: Iterable[Path]) -> None:
 
 
 def trained_on(store: Store, versions_: Iterable[str]) -> list[Adapter]:
-    """The adapters that were trained on one of these dataset versions, in the order of their registration."""
+    """The adapters that were trained on one of these dataset versions, or rewarded by one that was.
+
+    In the order of their registration.
+    """
     wanted = set(versions_)
     adapters = [Adapter.model_validate_json(row["manifest"]) for row in store.query("adapter_manifests")]
-    return [one for one in adapters if one.dataset in wanted]
+    trained = {one.name for one in adapters if one.dataset in wanted}
+    rewarded = {one.name for one in rewarded_by(trained, adapters)}
+    return [one for one in adapters if one.name in trained | rewarded]

@@ -60,6 +60,8 @@ def _adapter(found: Descent, events: bool) -> Tree:
         tree.add(
             f"trained while {' and '.join(one.parents)} was stable; before: {', '.join(found.ancestors[1:]) or 'none'}"
         )
+    if one.params.get("reward_adapter"):
+        tree.add(f"rewarded by {one.params['reward_adapter']}")
     if found.children:
         tree.add(f"was stable while these were trained: {', '.join(found.children)}")
     data = tree.add(f"dataset {one.dataset}" + (f": {found.missing}" if found.missing else ""))

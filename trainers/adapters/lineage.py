@@ -7,7 +7,7 @@ rollouts and what kind an event is come from ClickHouse.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,8 @@ class Seen:
     rows: dict[str, list[str]]
     """By side: the rows' ids."""
     adapters: list[dict[str, Any]] = field(default_factory=list)
-    """``name, status, saw``: ``trained`` on it, ``held_out`` (measured on it), or ``left_out`` (`max_pairs`)."""
+    """``name, status, saw``: ``trained`` on it, ``held_out`` (measured on it), ``left_out`` (`max_pairs`), or
+    ``rewarded`` by a reward model that was trained on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Traces:
     erased: list[str]
     """Versions whose rows a deletion request took: nobody can say whether they held it."""
     answers: list[dict[str, Any]]
-    """Where the adapters that were trained on it served."""
+    """Where the adapters that learned from it served."""
 
 
 def registered(store: Store) -> dict[str, Adapter]:
@@ -133,7 +134,7 @@ def of_event(store: Store, home: Path, id: str) -> Traces:
     known = registered(store)
     versions = datasets.versions(home)
     seen = [found for one in versions if not one.erased and (found := _seen(one, id, known.values())) is not None]
-    saw = sorted({one["name"] for each in seen for one in each.adapters if one["saw"] == "trained"})
+    saw = sorted({one["name"] for each in seen for one in each.adapters if one["saw"] in ("trained", "rewarded")})
     kinds = events_by_kind(store, [id])
     pairs = store.query("lineage_pairs", id=id)
     return Traces(
@@ -198,7 +199,7 @@ def _chain(home: Path, dataset: Dataset) -> list[dict[str, Any]]:
     return found
 
 
-def _seen(dataset: Dataset, id: str, adapters: Iterable[Adapter]) -> Seen | None:
+def _seen(dataset: Dataset, id: str, adapters: Collection[Adapter]) -> Seen | None:
     """Which rows of a version are made of an event, and who was trained on them; None where none is."""
     if not any(id.encode() in datasets.read_bytes(dataset.file(side)) for side in SIDES):
         return None
@@ -214,7 +215,18 @@ def _seen(dataset: Dataset, id: str, adapters: Iterable[Adapter]) -> Seen | None
             part = {id_of(row) for row in _part(rows["train"], adapter.params)} if mine["train"] else set()
             saw = "trained" if part & set(seen.rows["train"]) else "left_out" if mine["train"] else "held_out"
             seen.adapters.append({"name": adapter.name, "status": adapter.status, "saw": saw})
+    trained = {one["name"] for one in seen.adapters if one["saw"] == "trained"}
+    seen.adapters.extend(
+        {"name": one.name, "status": one.status, "saw": "rewarded"}
+        for one in rewarded_by(trained, adapters)
+        if one.name not in trained
+    )
     return seen
+
+
+def rewarded_by(models: Collection[str], adapters: Iterable[Adapter]) -> list[Adapter]:
+    """The adapters that learned from the word of one of these reward models."""
+    return [one for one in adapters if one.params.get("reward_adapter") in models]
 
 
 def _is_row(id: str, pairs: Sequence[Mapping[str, Any]], seen: Sequence[Seen]) -> bool:

@@ -129,7 +129,10 @@ def test_everything_of_a_user_goes_and_a_rebuild_does_not_bring_it_back(
     home = tmp_path / "home"
     versions = {kind: build(store, home, task, now(), kind=kind) for kind in ("preference", "sft")}
     adapter = golden("adapter.v1", task=task, dataset=versions["sft"].version)
-    publisher.publish(adapter)
+    by_it = {"params": {"reward_adapter": adapter.name}, "dataset": "another"}
+    rewarded = adapter.model_copy(update=by_it | {"id": new_id(), "name": f"{task}@v9-0badf00d"})
+    for made in (adapter, rewarded):
+        publisher.publish(made)
     publisher.close()
     refill.read_on()
     (home / "jobs" / "one").mkdir(parents=True)
@@ -150,7 +153,7 @@ def test_everything_of_a_user_goes_and_a_rebuild_does_not_bring_it_back(
     assert (listed["scores"], listed["pairs"], listed["anchors"]) == (1, {task: 2}, {str(path): 2})
     # of the examples one is u0's correction, one u1's answer that u0 alone called good
     assert {one["kind"]: one["rows"] for one in listed["datasets"]} == {"preference": 1, "sft": 2}
-    assert [one["name"] for one in listed["adapters"]] == [adapter.name]  # type: ignore[attr-defined]
+    assert {one["name"] for one in listed["adapters"]} == {adapter.name, rewarded.name}  # type: ignore[attr-defined]
     assert listed["copies"] == [str(copy)]
     assert counts(store, task) == before
     assert copy.is_file()
@@ -180,5 +183,5 @@ def test_everything_of_a_user_goes_and_a_rebuild_does_not_bring_it_back(
     assert ratchet("rebuild", "--from", "ratchet.inference", "--from", "ratchet.feedback")["records"] > 0
     assert counts(store, task) == left
     again = ratchet("forget", "--user", f"{task}-u0", "--dry-run")
-    assert [one["name"] for one in again["adapters"]] == [adapter.name]  # type: ignore[attr-defined]
+    assert {one["name"] for one in again["adapters"]} == {adapter.name, rewarded.name}  # type: ignore[attr-defined]
     assert again["datasets"] == []
