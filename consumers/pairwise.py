@@ -64,6 +64,35 @@ class Match:
     probability: float
 
 
+def comparer(
+    task: str,
+    policy: TaskPolicy,
+    clients: Mapping[str, JudgeClient],
+    cache: JudgeCache | None = None,
+    rubrics: Path | None = None,
+) -> Comparer:
+    """The judges of a task's comparisons.
+
+    Args:
+        task: its name.
+        policy: its policy.
+        clients: the judges, by name.
+        cache: of what was said before of the same content.
+        rubrics: folder of the user's own rubrics.
+
+    Raises:
+        SettingsError: a rubric or a judge that does not exist, or a rubric that is not about two answers.
+    """
+    rubric = load_rubric(policy.pairwise.rubric, rubrics)
+    try:
+        rules.check_rubric(rubric)
+    except ValueError as error:
+        raise SettingsError(f"tasks.{task}.pairwise.rubric: {error}") from None
+    named = policy.pairwise.judges or policy.judge.judges[:1]
+    judges = choose(task, policy.judge.model_copy(update={"judges": named, "quorum": None}), clients)
+    return Comparer(policy.pairwise, rubric, judges, cache)
+
+
 class Pairwise:
     """Finds the comparisons that nobody judged, has them judged in both orders, publishes the scores."""
 
@@ -102,14 +131,7 @@ class Pairwise:
         self._tasks: dict[str, tuple[PairwisePolicy, Comparer]] = {}
         for task, policy in tasks.items():
             if policy.judge.enabled and policy.pairwise.enabled:
-                rubric = load_rubric(policy.pairwise.rubric, rubrics)
-                try:
-                    rules.check_rubric(rubric)
-                except ValueError as error:
-                    raise SettingsError(f"tasks.{task}.pairwise.rubric: {error}") from None
-                named = policy.pairwise.judges or policy.judge.judges[:1]
-                judges = choose(task, policy.judge.model_copy(update={"judges": named, "quorum": None}), clients)
-                self._tasks[task] = (policy.pairwise, Comparer(policy.pairwise, rubric, judges, cache))
+                self._tasks[task] = (policy.pairwise, comparer(task, policy, clients, cache, rubrics))
 
     async def look(self) -> int:
         """Judge what is left; returns how many comparisons that were.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.drift_policy import DriftPolicy
+from ratchet.schemas.evaluation_policy import EvaluationPolicy, spelled_out
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
 from ratchet.schemas.pairing_policy import PairingPolicy
@@ -167,8 +168,8 @@ class TaskPolicy(Closed):
     system_prompt: str | None = None
     completion: str = "outcome"
     """What counts as a completed task: ``outcome`` (an outcome event) or a check's name."""
-    evaluation: str | None = None
-    """JSONL file of frozen held-out prompts, relative to ``ratchet.toml``."""
+    evaluation: Annotated[EvaluationPolicy, BeforeValidator(spelled_out)] = Field(default_factory=EvaluationPolicy)
+    """What a trained adapter is measured on and must show; a text is the file of held-out prompts alone."""
     max_tokens: AtLeastOne = 256
     """The longest answer that evaluation asks for; the app's own requests say theirs."""
     price: Price | None = None
@@ -193,4 +194,9 @@ class TaskPolicy(Closed):
             raise ValueError(f"checks {names}: names repeat; allowed: each name once")
         if self.completion != "outcome" and self.completion not in names:
             raise ValueError(f"completion {self.completion!r}; allowed: 'outcome' or a check's name {names}")
+        if self.completion == "outcome" and "completion" in self.evaluation.measured:
+            raise ValueError(
+                "evaluation: completion is measured, and held-out prompts have no outcome events; allowed: a check's"
+                " name as the task's completion"
+            )
         return self

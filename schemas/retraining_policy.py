@@ -114,8 +114,6 @@ class RetrainingPolicy(Closed):
     """No training starts in these spans, in ``timezone``; one that runs goes on."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     budget: Budget | None = None
-    min_completion: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The evaluation's completion rate below which an adapter is rejected instead of registered."""
 
     def due(self, now: datetime) -> datetime | None:
         """The last scheduled time before an instant that is still within the grace; in UTC."""

@@ -17,7 +17,7 @@ from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.learning import derive_pairs, evaluation_file
+from ratchet.services.learning import derive_pairs, evaluation_files
 from ratchet.trainers.augmenting import Batch
 from ratchet.trainers.building import Recipe, build, from_candidates
 from ratchet.trainers.dataset import SIDES, Dataset
@@ -179,7 +179,7 @@ def recipe(s: Settings, task: str, pairing: PairingPolicy, cap: int | None = Non
     tokenizer = _tokenizer(s) if declared else None
     longest = (declared or TaskPolicy()).training.max_length
     with limits(policy, task, s.config_dir, tokenizer, longest) as measured:
-        yield Recipe(policy, pairing, EvaluationSet.of(evaluation_file(s, task)), measured)
+        yield Recipe(policy, pairing, EvaluationSet.of(*evaluation_files(s, task)), measured)
 
 
 def _tokenizer(s: Settings) -> Path | None:

@@ -41,8 +41,9 @@ def _tasks(settings: Settings) -> str:
     if not settings.tasks:
         raise RatchetError("no task is declared; write [tasks.<name>] in ratchet.toml")
     for name, policy in settings.tasks.items():
-        if policy.evaluation and not (settings.config_dir / policy.evaluation).is_file():
-            raise RatchetError(f"tasks.{name}.evaluation: no file {settings.config_dir / policy.evaluation}")
+        for field, file in policy.evaluation.files.items():
+            if not (settings.config_dir / file).is_file():
+                raise RatchetError(f"tasks.{name}.evaluation.{field}: no file {settings.config_dir / file}")
     return ", ".join(settings.tasks)
 
 

@@ -23,7 +23,7 @@ from ratchet.schemas.errors import BrokerError, DatasetError
 from ratchet.schemas.events import Request as Asked
 from ratchet.schemas.ids import derived_id
 from ratchet.services import wiring
-from ratchet.services.learning import derive_pairs, evaluation_file
+from ratchet.services.learning import derive_pairs, evaluation_files
 from ratchet.trainers import forgetting
 from ratchet.trainers.evaluation.held_out import EvaluationSet
 from ratchet.trainers.forgetting import Mine
@@ -170,14 +170,15 @@ def _anchors(s: Settings, inference_ids: set[str]) -> dict[str, tuple[Path, list
 def _evaluation(s: Settings, store: Store, tasks: set[str], inference_ids: set[str]) -> dict[str, int]:
     found = {}
     for task in sorted(tasks):
-        if (file := evaluation_file(s, task)) is None:
+        files, asked = evaluation_files(s, task), set()
+        if not files:
             continue
-        prompts, asked = EvaluationSet.of(file).prompts, set()
         for some in forgotten.in_chunks(inference_ids):
             for row in store.query("pair_answers", task=task, ids=some):
                 asked.add(question(Asked.model_validate_json(row["request"]).messages or []))
-        if n := len(asked & prompts.keys()):
-            found[str(file)] = n
+        for file in files:
+            if n := len(asked & EvaluationSet.of(file).prompts.keys()):
+                found[str(file)] = n
     return found
 
 

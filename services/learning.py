@@ -1,4 +1,4 @@
-"""Put together what learns: datasets, training and evaluation over the settings' parts."""
+"""Put together what learns: datasets and training over the settings' parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.pool_settings import PoolSettings
     from ratchet.infra.settings import Settings
-    from ratchet.schemas.events import Adapter, Training
+    from ratchet.schemas.events import Training
     from ratchet.schemas.pairing_policy import PairingPolicy
     from ratchet.trainers.bases import Base
     from ratchet.trainers.job import Outcome
@@ -65,7 +65,7 @@ def bases(s: Settings, *, serve: bool = True) -> dict[str, Base]:
     """
     from ratchet.trainers.bases import FIRST, Base, Serving
 
-    first = Serving(_evaluating(s), lambda: chat_client(s)) if serve else None
+    first = Serving(evaluated_replicas(s), lambda: chat_client(s)) if serve else None
     found = {FIRST: Base(s.base_model, lambda: base_model_path(s), serving=first)}
     return found | {name: _pool_base(s, pool, serve) for name, pool in s.pools.items()}
 
@@ -97,7 +97,7 @@ def _pool_base(s: Settings, pool: PoolSettings, serve: bool) -> Base:
     return Base(pool.base_model, path, None, Serving(VllmClient(pool.urls), client) if serve else None)
 
 
-def _evaluating(s: Settings) -> VllmClient:
+def evaluated_replicas(s: Settings) -> VllmClient:
     """Make a client of the replicas that get an adapter which is to be evaluated.
 
     Where adapters lie on some replicas only, that is the one that `chat_client` asks; the
@@ -138,7 +138,7 @@ def derive_pairs(
 def make_worker(s: Settings, store: Store, publisher: Publisher, *, serve: bool = True) -> Worker:
     """A worker over these parts; without ``serve`` it registers adapters without loading or asking them."""
     from ratchet.services.datasets import build_dataset
-    from ratchet.trainers.evaluation.evaluator import Evaluator
+    from ratchet.services.evaluating import evaluator
     from ratchet.trainers.worker import Worker
 
     return Worker(
@@ -148,7 +148,7 @@ def make_worker(s: Settings, store: Store, publisher: Publisher, *, serve: bool 
         tasks=s.tasks,
         bases=bases(s, serve=serve),
         build=lambda task, kind: build_dataset(s, store, task, kind),
-        evaluator=Evaluator(config_dir=s.config_dir),
+        evaluator=evaluator(s, store, serve=serve),
         push=wiring.shelf(s).push_registered,
     )
 
@@ -226,125 +226,10 @@ def train_now(
         store.close()
 
 
-def evaluate_now(s: Settings, adapter: str | None, task: str | None, version: str | None) -> dict[str, Any]:
-    """Measure an adapter (or the base model) on the task's held-out prompts and on a dataset's held-out pairs.
-
-    Returns:
-        ``model, task, completion, preference_accuracy, notes``; figures that could not be measured
-        are None, and ``notes`` says why.
-
-    Raises:
-        RatchetError: no such adapter, task or dataset, or the model server refused.
-    """
-    from ratchet.schemas.errors import SettingsError
-    from ratchet.schemas.ids import ADAPTER_NAME
-    from ratchet.trainers import registry
-
-    manifest = None
-    if adapter is not None:
-        named = ADAPTER_NAME.match(adapter)
-        if named is None:
-            raise SettingsError(f"{adapter!r} names no adapter; allowed: <task>@v<number>-<8 hex digits>")
-        manifest, task = registry.read(s.home / "adapters" / adapter), task or named["task"]
-    if task is None:
-        if len(s.tasks) != 1:
-            raise SettingsError(f"--task: name the task; declared: {', '.join(s.tasks) or 'none'}")
-        (task,) = s.tasks
-    notes: list[str] = []
-    return {
-        "model": adapter or s.base_model,
-        "task": task,
-        "completion": _completion(s, task, manifest, notes),
-        "preference_accuracy": _preference_accuracy(s, task, manifest, version, notes),
-        "notes": notes,
-    }
-
-
-def _completion(s: Settings, task: str, manifest: Adapter | None, notes: list[str]) -> dict[str, Any] | None:
-    from ratchet.schemas.errors import ModelError
-    from ratchet.schemas.policies import TaskPolicy
-    from ratchet.trainers.evaluation.completion import completion, completion_check
-    from ratchet.trainers.evaluation.held_out import read_evaluation
-
-    policy, file = s.tasks.get(task, TaskPolicy()), evaluation_file(s, task)
-    if file is None or policy.completion == "outcome":
-        notes.append(f"completion: task {task!r} declares no evaluation file with a check to complete it by")
-        return None
-    base = _base_of(s, manifest)
-    serving = base.serving
-    assert serving is not None, "bases are made to be asked"
-    try:
-        if manifest is not None and serving.replicas is not None:
-            serving.replicas.load_adapter(manifest.name, wiring.shelf(s).folder(manifest))
-        elif serving.replicas is not None and not _evaluating(s).ready():
-            raise ModelError(f"no vLLM at {', '.join(s.vllm)}")
-    except ModelError as error:
-        notes.append(f"completion: {error}")
-        return None
-    rows, check = read_evaluation(file), completion_check(task, policy, s.config_dir)
-    model = (manifest.served_as or manifest.name) if manifest else s.base_model
-
-    async def ask() -> dict[str, Any]:
-        async with serving.chat() as client:
-            measured = await completion(
-                client,
-                model,
-                rows,
-                check,
-                folder=s.config_dir,
-                system_prompt=policy.system_prompt,
-                max_tokens=policy.max_tokens,
-            )
-        return measured.as_json()
-
-    return asyncio.run(ask())
-
-
-def _base_of(s: Settings, manifest: Adapter | None) -> Base:
-    """Where an adapter's base model is (the base model itself: the first pool's)."""
-    from ratchet.trainers.bases import FIRST
-
-    known = bases(s)
-    if manifest is None:
-        return known[FIRST]
-    return next((base for base in known.values() if base.model == manifest.base_model), known[FIRST])
-
-
-def _preference_accuracy(
-    s: Settings, task: str, manifest: Adapter | None, version: str | None, notes: list[str]
-) -> dict[str, Any] | None:
-    from ratchet.schemas.policies import TaskPolicy
-    from ratchet.trainers import dataset as datasets
-
-    base = _base_of(s, manifest)
-    if base.path is None:
-        notes.append(f"preference accuracy: {base.model} is a provider's, whose probabilities are not to be had")
-        return None
-    wanted = version or (manifest.dataset if manifest else None)
-    found = datasets.find(s.home, wanted) if wanted else datasets.latest(s.home, task, "preference")
-    if found is None or not found.manifest["built"]["holdout"]:
-        notes.append(f"preference accuracy: {'no dataset' if found is None else found.version} with held-out pairs")
-        return None
-    from ratchet.trainers.preference_accuracy import preference_accuracy
-    from ratchet.trainers.training.job import PreferenceRow
-
-    rows = [PreferenceRow.model_validate(row) for row in found.rows("holdout")]
-    policy = s.tasks.get(task, TaskPolicy()).training
-    length = int(str((manifest.params if manifest else {}).get("max_length", policy.max_length)))
-    folder = base.path()
-    measured: dict[str, Any] = {"dataset": found.version}
-    measured["base"] = dict(preference_accuracy(folder, None, rows, max_length=length, dtype="float32"))
-    if manifest is not None:
-        measured["adapter"] = dict(
-            preference_accuracy(folder, wiring.shelf(s).folder(manifest), rows, max_length=length, dtype="float32")
-        )
-    return measured
-
-
-def evaluation_file(s: Settings, task: str) -> Path | None:
-    """A task's frozen evaluation prompts, where it declares some."""
+def evaluation_files(s: Settings, task: str) -> list[Path]:
+    """A task's files of frozen evaluation prompts."""
     policy = s.tasks.get(task)
-    return s.config_dir / policy.evaluation if policy and policy.evaluation else None
+    return [s.config_dir / file for file in policy.evaluation.files.values()] if policy else []
 
 
 def upgrade(s: Settings, pool: str, task: str | None = None) -> list[Training]:

@@ -21,12 +21,11 @@ from ratchet.schemas.events import Training
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
-from ratchet.trainers.evaluation.evaluator import Evaluator
+from ratchet.trainers.evaluation.evaluator import Around, Evaluator
 from ratchet.trainers.worker import Worker
 
 POLICY: dict[str, Any] = {
     "completion": "polite",
-    "evaluation": "heldout.jsonl",
     "checks": [{"name": "polite", "kind": "regex", "pattern": "please"}],
     "training": {"lora_r": 4, "max_length": 128, "batch_size": 4},
 }
@@ -105,17 +104,25 @@ class Place:
             ],
         )
 
-    def worker(self, min_completion: float = 0.0, python: str = sys.executable, **training: Any) -> Worker:
-        more = {"retraining": {"min_completion": min_completion}, "training": POLICY["training"] | training}
+    def worker(self, floor: float | None = None, python: str = sys.executable, **training: Any) -> Worker:
+        """A worker of this place; ``floor`` is a gate on completion."""
+        gates = [] if floor is None else [{"metric": "completion", "floor": floor, "min_n": 10}]
+        more = {
+            "evaluation": {"prompts": "heldout.jsonl", "gates": gates},
+            "training": POLICY["training"] | training,
+        }
         policy = TaskPolicy.model_validate(POLICY | more)
+        bases = {FIRST: Base("tiny-llama", lambda: self.model, serving=Serving(self.replicas, chat))} | self.more
         return Worker(
             self.store,
             self.publisher,
             home=self.home,
             tasks={self.task: policy},
-            bases={FIRST: Base("tiny-llama", lambda: self.model, serving=Serving(self.replicas, chat))} | self.more,
+            bases=bases,
             build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
-            evaluator=Evaluator(config_dir=self.home, patience_s=0.0),
+            evaluator=Evaluator(
+                Around(self.store, self.home, self.home, bases, lambda adapter: Path(adapter.path), patience_s=0.0)
+            ),
             python=python,
         )
 

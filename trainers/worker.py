@@ -30,7 +30,8 @@ from ratchet.trainers import job as jobs
 from ratchet.trainers.bases import FIRST, Base
 from ratchet.trainers.cancelling import unless_cancelled
 from ratchet.trainers.dataset import Dataset
-from ratchet.trainers.evaluation.evaluator import Evaluated, Evaluator
+from ratchet.trainers.evaluation.evaluated import Evaluated
+from ratchet.trainers.evaluation.evaluator import Evaluator
 from ratchet.trainers.job import Outcome, Plan
 from ratchet.trainers.job_events import progressed, told
 from ratchet.trainers.rewarding import reward_of

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ratchet.services import wiring
+from ratchet.services.cli import evaluation
 
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
@@ -131,8 +132,12 @@ def _tell(outcome: Outcome, as_json: bool) -> None:
         return
     typer.echo(f"{adapter.status} {adapter.name} ({adapter.label})" + (f": {adapter.reason}" if adapter.reason else ""))
     typer.echo(f"  trained on dataset {adapter.dataset}: " + _numbers(adapter.metrics))
-    for name, figures in adapter.evaluation.items():
-        typer.echo(f"  {name}: {_figures(figures)}")
+    measured = dict(adapter.evaluation)
+    matrix, gates = measured.pop("matrix", None), measured.pop("gates", [])
+    for name, figures in measured.items():
+        typer.echo(f"  {name}: {evaluation.figures(figures)}")
+    if matrix is not None:
+        evaluation.show(matrix, gates)
     typer.echo(f"  files: {adapter.path}")
 
 
@@ -140,39 +145,4 @@ def _numbers(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
 
 
-def _figures(value: Any) -> str:
-    if isinstance(value, dict) and "rate" in value:
-        interval = f"95% interval {value['low']:.1%} to {value['high']:.1%}"
-        rate = "unknown" if value["rate"] is None else f"{value['rate']:.1%}"
-        left = f", {value['unjudged']} without a verdict" if value.get("unjudged") else ""
-        return f"{value['k']} of {value['n']} = {rate} ({interval}){left}"
-    if isinstance(value, dict):
-        return "; ".join(f"{name} {_figures(part)}" for name, part in value.items())
-    return str(value)
-
-
-def evaluate(
-    adapter: Annotated[str | None, typer.Argument(help="an adapter's name; none with --base")] = None,
-    base: Annotated[bool, typer.Option("--base", help="measure the base model without an adapter")] = False,
-    task: Annotated[str | None, typer.Option(help="needed with --base where several tasks are declared")] = None,
-    dataset: Annotated[str | None, typer.Option(help="measure preference accuracy on this version's holdout")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure an adapter, or the base model, on held-out prompts and held-out pairs."""
-    from ratchet.services.learning import evaluate_now
-
-    if (adapter is None) == (not base):
-        raise typer.BadParameter("name an adapter, or give --base", param_hint="ADAPTER")
-    result = evaluate_now(wiring.settings(), adapter, task, dataset)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    typer.echo(f"{result['model']} on task {result['task']}")
-    for name in ("completion", "preference_accuracy"):
-        if result[name] is not None:
-            typer.echo(f"  {name.replace('_', ' ')}: {_figures(result[name])}")
-    for note in result["notes"]:
-        typer.echo(f"  not measured: {note}")
-
-
-COMMANDS: tuple[Callable[..., Any], ...] = (train, evaluate)
+COMMANDS: tuple[Callable[..., Any], ...] = (train, evaluation.evaluate)

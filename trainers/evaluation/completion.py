@@ -14,10 +14,12 @@ from ratchet.consumers.check_set import CheckSet
 from ratchet.consumers.rules.intervals import wilson
 from ratchet.consumers.rules.results import CheckResult
 from ratchet.schemas.checks import Answer, Check
-from ratchet.schemas.errors import DatasetError, ModelError, SettingsError
+from ratchet.schemas.errors import DatasetError, SettingsError
 from ratchet.schemas.events import Request
 from ratchet.schemas.explain import explain
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.trainers.evaluation.asking import Asked, ask, with_system
+from ratchet.trainers.rules.measures import Observed, Value
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -102,25 +104,10 @@ async def completion(
     Raises:
         ModelError: the server refused or is away; an unanswered prompt is never counted as failed.
     """
-    from openai import OpenAIError
-
-    gate = asyncio.Semaphore(concurrency)
-
-    async def ask(row: dict[str, Any]) -> str:
-        messages = with_system(row["messages"], system_prompt)
-        async with gate:
-            answer = await client.chat.completions.create(
-                model=model, messages=messages, temperature=0.0, max_tokens=max_tokens, seed=0
-            )
-        return (answer.choices[0].message.content or "") if answer.choices else ""
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(ask(row)) for row in rows]
-    except* OpenAIError as errors:
-        first = errors.exceptions[0]
-        raise ModelError(f"evaluation of {model}: {type(first).__name__}: {first}") from first
-    answers = [one.result() for one in asked]
+    (replies,) = await ask(
+        [Asked(client, model)], rows, system_prompt=system_prompt, concurrency=concurrency, max_tokens=max_tokens
+    )
+    answers = [reply.text for reply in replies]
     return await asyncio.to_thread(judge, rows, answers, check, folder=folder, system_prompt=system_prompt)
 
 
@@ -132,14 +119,27 @@ def judge(
     folder: Path = Path(),
     system_prompt: str | None = None,
 ) -> Completion:
-    """Check answers that were given to held-out prompts; the counting part of `completion`.
+    """Check answers that were given to held-out prompts, and count them; raises as `verdicts`."""
+    return counted(
+        rows, answers, verdicts(rows, answers, check, folder=folder, system_prompt=system_prompt), check.name
+    )
+
+
+def verdicts(
+    rows: Sequence[dict[str, Any]],
+    answers: Sequence[str],
+    check: Check,
+    *,
+    folder: Path = Path(),
+    system_prompt: str | None = None,
+) -> list[tuple[bool | None, str]]:
+    """Whether each answer completes the task (None: nobody can say), and why not.
 
     Raises:
         DatasetError: a row whose messages or tags are none.
         SettingsError: a check that can never run.
     """
-    k = unjudged = 0
-    examples: list[dict[str, str]] = []
+    said = []
     with CheckSet({"": [check]}, folder) as checks:
         for number, (row, text) in enumerate(zip(rows, answers, strict=True)):
             try:
@@ -148,14 +148,29 @@ def judge(
             except ValidationError as error:
                 raise DatasetError(f"held-out prompt {row.get('id', number)!r}: {explain(error)}") from None
             found = checks.run("", answer)
-            passed, reason = _word(found[0][1] if found else None, expectation_problem(row.get("expect"), text))
-            k += passed is True
-            unjudged += passed is None
-            if not passed and len(examples) < SHOWN:
-                examples.append({"id": str(row.get("id", number)), "answer": text[:500], "reason": reason})
+            said.append(_word(found[0][1] if found else None, expectation_problem(row.get("expect"), text)))
+    return said
+
+
+def counted(
+    rows: Sequence[dict[str, Any]], answers: Sequence[str], said: Sequence[tuple[bool | None, str]], check: str
+) -> Completion:
+    """Count verdicts, and keep the first answers that failed or have none."""
+    k, unjudged = sum(passed is True for passed, _ in said), sum(passed is None for passed, _ in said)
+    examples = [
+        {"id": str(row.get("id", number)), "answer": text[:500], "reason": reason}
+        for number, (row, text, (passed, reason)) in enumerate(zip(rows, answers, said, strict=True))
+        if not passed
+    ]
     n = len(rows) - unjudged
     low, high = wilson(k, n)
-    return Completion(n, k, k / n if n else None, low, high, check.name, examples, unjudged)
+    return Completion(n, k, k / n if n else None, low, high, check, examples[:SHOWN], unjudged)
+
+
+def observed(said: Sequence[tuple[bool | None, str]]) -> Observed:
+    """Verdicts as a metric's numbers, prompts named by their place in the file."""
+    values: dict[str, Value] = {f"{n:06}": (float(one),) for n, (one, _) in enumerate(said) if one is not None}
+    return Observed(values, frozenset(f"{n:06}" for n, (one, _) in enumerate(said) if one is None))
 
 
 def _word(result: CheckResult | None, unexpected: str | None) -> tuple[bool | None, str]:
@@ -188,10 +203,3 @@ def expectation_problem(expected: Any, answer: str) -> str | None:
         return "JSON, but no object"
     wrong = [name for name, value in expected.items() if given.get(name) != value]
     return f"{wrong[0]}: expected {expected[wrong[0]]!r}, got {given.get(wrong[0])!r}" if wrong else None
-
-
-def with_system(messages: list[dict[str, Any]], system_prompt: str | None) -> Any:
-    """The messages with the task's system prompt first, where they bring none."""
-    if system_prompt is None or (messages and messages[0].get("role") == "system"):
-        return messages
-    return [{"role": "system", "content": system_prompt}, *messages]

@@ -3,76 +3,133 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ratchet.schemas.checks import Check
-from ratchet.schemas.errors import ModelError
+from ratchet.schemas.checks import Check, RefusalCheck
+from ratchet.schemas.errors import DatasetError
+from ratchet.schemas.evaluation_policy import ON_PAIRS
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.ids import BASE
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers.adapters.verifying import verify_placed
-from ratchet.trainers.bases import Base, Replicas
+from ratchet.trainers.bases import Base
 from ratchet.trainers.dataset import Dataset
-from ratchet.trainers.evaluation.completion import Completion, completion, completion_check
+from ratchet.trainers.evaluation.answers import REFERENCED, observe, reference_of, refusals
+from ratchet.trainers.evaluation.asking import Asked, Reply, ask
+from ratchet.trainers.evaluation.completion import Completion, completion_check, counted, observed, verdicts
+from ratchet.trainers.evaluation.evaluated import Evaluated, of_reward_model
 from ratchet.trainers.evaluation.held_out import EvaluationSet, read_evaluation
+from ratchet.trainers.evaluation.scoring import ScoringJob, Weights, score
+from ratchet.trainers.evaluation.sides import Side, base_side, load, load_candidate, placed_side, stable_side
+from ratchet.trainers.evaluation.winning import Bench, win_rate
 from ratchet.trainers.registry import Placed
+from ratchet.trainers.rules.acceptance import advised, answer, rejection
+from ratchet.trainers.rules.matrix import matrix
+from ratchet.trainers.rules.measures import Observed
 
-log = logging.getLogger("ratchet.trainer")
+if TYPE_CHECKING:
+    from ratchet.infra.clickhouse.client import Store
+
+ANYWAY = ("latency_p50", "latency_p95", "throughput")
+"""What a matrix that somebody asks for has beside completion, where the task's policy names nothing to measure."""
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What an evaluation found.
-
-    ``figures`` is the manifest's ``evaluation``, ``metrics`` what the job's last event says of it; ``rejected`` why
-    the adapter must not be rolled out, None where nothing speaks against it.
-    """
-
-    figures: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    rejected: str | None = None
-
-
-class Evaluator:
-    """Makes a job's evaluation ready.
+class Around:
+    """What evaluations of every task share.
 
     Args:
-        config_dir: the folder of ``ratchet.toml``, which a task's files are relative to.
+        store: ClickHouse, which knows what is stable.
+        home: Ratchet's home.
+        config_dir: the folder that a task's evaluation files are relative to.
+        bases: what is trained on, by pool.
+        folder: gives the verified files of a registered adapter.
+        bench: makes a task's judge of comparisons; None: there is none.
+        python: interpreter of the scoring process.
         patience_s: how long a vLLM that refuses or is away is asked again.
     """
 
-    def __init__(self, *, config_dir: Path, patience_s: float = 300.0) -> None:
-        self.config_dir, self._patience_s = config_dir, patience_s
+    store: Store
+    home: Path
+    config_dir: Path
+    bases: Mapping[str, Base]
+    folder: Callable[[Adapter], Path]
+    bench: Callable[[str, TaskPolicy], Bench] | None = None
+    python: str = sys.executable
+    patience_s: float = 300.0
 
-    def prepare(self, task: str, policy: TaskPolicy, base: Base, dataset: Dataset) -> Evaluation:
+
+class Evaluator:
+    """Makes evaluations ready."""
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+
+    @property
+    def config_dir(self) -> Path:
+        """The folder of ``ratchet.toml``, which a task's files are relative to."""
+        return self._around.config_dir
+
+    def prepare(
+        self, task: str, policy: TaskPolicy, base: Base, dataset: Dataset | None, *, whole: bool = False
+    ) -> Evaluation:
         """Read what will be asked, and refuse before hours of training what can never be evaluated.
+
+        Args:
+            task: its name.
+            policy: its policy.
+            base: the candidate's.
+            dataset: what the candidate is trained on; None: that is not to be had any more.
+            whole: measure base and stable too where the policy has no gates.
 
         Raises:
             DatasetError: an evaluation file or check that cannot be used, or a dataset that trains on its prompts.
+            SettingsError: the judge or its rubric cannot be used.
         """
-        file = self.config_dir / policy.evaluation if policy.evaluation else None
-        EvaluationSet.of(file).refuse_touched(dataset)
-        check, rows = None, []
-        if base.serving is not None and file is not None and policy.completion != "outcome":
-            check, rows = completion_check(task, policy, self.config_dir), read_evaluation(file)
-        return Evaluation(policy, base, check, rows, self.config_dir, self._patience_s)
+        ours, folder = policy.evaluation, self._around.config_dir
+        file = folder / ours.prompts if ours.prompts else None
+        if dataset is not None:
+            EvaluationSet.of(*(folder / one for one in ours.files.values())).refuse_touched(dataset)
+        metrics = ours.measured or (list(ANYWAY) if whole and file else [])
+        check, prompts, bench = None, {}, None
+        if base.serving is not None:
+            prompts = {name: read_evaluation(folder / one) for name, one in ours.files.items()}
+            if file is not None and policy.completion != "outcome":
+                check = completion_check(task, policy, folder)
+            if "win_rate" in metrics:
+                if self._around.bench is None or not (policy.judge.enabled and policy.pairwise.enabled):
+                    raise DatasetError(f"task {task!r} measures win_rate, and its pairwise judge is switched off")
+                bench = self._around.bench(task, policy)
+        for metric in set(metrics) & set(REFERENCED):
+            if not any(reference_of(row) for row in prompts.get("prompts", [{"reference": " "}])):
+                raise DatasetError(f"{file}: no 'reference' in any row, and the task measures {metric}")
+        for name, one in zip(ours.lm_eval_names, ours.lm_eval, strict=True):
+            if name != one and not (folder / one).is_file():
+                raise DatasetError(f"tasks.{task}.evaluation.lm_eval: no file {folder / one}")
+        return Evaluation(self._around, task, policy, base, dataset, metrics, check, prompts, bench)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One job's evaluation, made by `Evaluator.prepare`."""
+    """One candidate's evaluation, made by `Evaluator.prepare`."""
 
+    around: Around
+    task: str
     policy: TaskPolicy
     base: Base
+    dataset: Dataset | None
+    metrics: list[str]
     check: Check | None
-    rows: list[dict[str, Any]]
-    config_dir: Path
-    patience_s: float
+    prompts: dict[str, Rows]
+    bench: Bench | None
 
     async def run(self, placed: Placed, params: Mapping[str, Any], result: Mapping[str, Any]) -> Evaluated:
-        """Load the adapter everywhere, and measure it.
+        """Load the adapter everywhere, and measure it; with gates, base and stable beside it.
 
         Args:
             placed: the adapter.
@@ -81,85 +138,157 @@ class Evaluation:
 
         Raises:
             ModelError: a model server refused or is away.
+            TrainingError: the stable adapter cannot be found, or the weights could not be measured.
         """
         if params.get("method") == "reward":
             return of_reward_model(result.get("holdout_after"))
-        measured = await self._completion(placed)
+        candidate = placed_side(placed, self.base)
+        await load_candidate(candidate, placed, self.around.patience_s)
+        sides = await self._sides(candidate)
+        found: dict[str, dict[str, Observed]] = {side: {} for side in sides}
+        counts = await self._answers(sides, found)
+        notes = await self._weights(sides, found, params)
+        return self._told(sides, found, counts, notes, result)
+
+    async def _sides(self, candidate: Side) -> dict[str, Side]:
+        """By their places in the matrix; the candidate alone where nothing is compared."""
+        if not self.metrics:
+            return {"candidate": candidate}
+        around, sides = self.around, {"base": base_side(self.base)}
+        named = [str(row["stable"]) for row in around.store.query("stable_adapter", task=self.task)]
+        if named and named[0] not in (BASE, candidate.name):
+            stable = await asyncio.to_thread(stable_side, named[0], around.home, around.bases, around.folder)
+            if stable.base.serving and stable.base.serving.replicas and stable.folder:
+                await load(stable.base.serving.replicas, stable.name, stable.folder, around.patience_s)
+            sides["stable"] = stable
+        return sides | {"candidate": candidate}
+
+    async def _answers(self, sides: Mapping[str, Side], found: dict[str, dict[str, Observed]]) -> Completion | None:
+        """Ask every prompt that something is measured on; gives the candidate's completion."""
+        wanted = {name: rows for name, rows in self.prompts.items() if self._asks(name)}
+        served = {name: side.base.serving for name, side in sides.items() if side.base.serving is not None}
+        if not wanted or not served:
+            return None
+        replies: dict[str, dict[str, list[Reply]]] = {}
+        async with AsyncExitStack() as stack:
+            asked = [
+                Asked(await stack.enter_async_context(serving.chat()), sides[name].served_as)
+                for name, serving in served.items()
+            ]
+            for name, rows in wanted.items():
+                answers = await ask(
+                    asked,
+                    rows,
+                    system_prompt=self.policy.system_prompt,
+                    concurrency=self.policy.evaluation.concurrency,
+                    max_tokens=self.policy.max_tokens,
+                )
+                replies[name] = dict(zip(served, answers, strict=True))
+        counts = await asyncio.to_thread(self._measured, replies, found)
+        if self.bench is not None and "prompts" in replies:
+            rows, said = wanted["prompts"][: self.policy.evaluation.judged], replies["prompts"]
+            other = said.get("stable", said.get("base"))
+            if other is not None:
+                found["candidate"]["win_rate"] = await win_rate(
+                    self.bench.comparer, rows, said["candidate"], other, self.policy.system_prompt
+                )
+        return counts
+
+    def _asks(self, prompts: str) -> bool:
+        if prompts == "prompts":
+            return self.check is not None or bool(self.metrics)
+        return {"harmful": "refusal", "harmless": "over_refusal"}[prompts] in self.metrics
+
+    def _measured(
+        self, replies: Mapping[str, Mapping[str, list[Reply]]], found: dict[str, dict[str, Observed]]
+    ) -> Completion | None:
+        phrases = [phrase for one in self.policy.checks if isinstance(one, RefusalCheck) for phrase in one.phrases]
+        counts = None
+        for side, answers in replies.get("prompts", {}).items():
+            rows, texts = self.prompts["prompts"], [reply.text for reply in answers]
+            if self.check is not None:
+                said = verdicts(
+                    rows, texts, self.check, folder=self.around.config_dir, system_prompt=self.policy.system_prompt
+                )
+                found[side]["completion"] = observed(said)
+                if side == "candidate":
+                    counts = counted(rows, texts, said, self.check.name)
+            for metric in self.metrics:
+                if metric in (*REFERENCED, "json_valid", "required_fields", "latency_p50", "latency_p95", "throughput"):
+                    found[side][metric] = observe(metric, rows, answers, self.policy.evaluation.required_fields)
+        for prompts, metric in (("harmful", "refusal"), ("harmless", "over_refusal")):
+            for side, answers in replies.get(prompts, {}).items():
+                found[side][metric] = refusals(answers, phrases)
+        return counts
+
+    async def _weights(
+        self, sides: Mapping[str, Side], found: dict[str, dict[str, Observed]], params: Mapping[str, Any]
+    ) -> list[str]:
+        """Measure pairs and regression tasks on the weights; gives what could not be."""
+        ours, notes = self.policy.evaluation, []
+        paired = bool(set(self.metrics) & set(ON_PAIRS))
+        if not paired and not ours.lm_eval:
+            return []
+        holdout = None
+        if paired:
+            data = self.dataset
+            if data is not None and data.kind == "preference" and data.manifest["built"]["holdout"] and not data.erased:
+                holdout = data.file("holdout")
+            else:
+                notes.append("preference_accuracy, reward_margin: the dataset has no held-out pairs")
+        here = {name: side for name, side in sides.items() if not side.provided and side.base.path is not None}
+        notes += [f"{sides[name].name}: a provider's, whose weights are not here" for name in sides.keys() - here]
+        models = {
+            name: Weights(base=await asyncio.to_thread(side.base.path), adapter=side.folder)
+            for name, side in here.items()
+            if side.base.path is not None
+        }
+        if not models or (holdout is None and not ours.lm_eval):
+            return notes
+        job = ScoringJob(
+            models=models,
+            holdout=holdout,
+            max_length=int(params.get("max_length", self.policy.training.max_length)),
+            beta=float(params.get("beta", self.policy.training.beta)),
+            lm_eval={
+                name: str(self.around.config_dir / one) if name != one else one
+                for name, one in zip(ours.lm_eval_names, ours.lm_eval, strict=True)
+            },
+            limit=ours.lm_eval_limit,
+            seed=ours.seed,
+        )
+        for name, metrics in (await score(job, self.around.python)).items():
+            found[name] |= {metric: one for metric, one in metrics.items() if metric in self.metrics}
+        return notes
+
+    def _told(
+        self,
+        sides: Mapping[str, Side],
+        found: Mapping[str, Mapping[str, Observed]],
+        counts: Completion | None,
+        notes: list[str],
+        result: Mapping[str, Any],
+    ) -> Evaluated:
+        ours = self.policy.evaluation
         figures: dict[str, Any] = {}
-        if measured is not None:
-            figures["completion"] = measured.as_json()
+        if counts is not None:
+            figures["completion"] = counts.as_json()
         if result.get("holdout_before") and result.get("holdout_after"):
             figures["preference_accuracy"] = {"before": result["holdout_before"], "after": result["holdout_after"]}
         if result.get("rewards_before") and result.get("rewards_after"):
             figures["rewards"] = {"before": result["rewards_before"], "after": result["rewards_after"]}
-        metrics = {"completion": measured.rate} if measured and measured.rate is not None else {}
-        return Evaluated(figures, metrics, rejection(self.policy.retraining.min_completion, measured))
-
-    async def _completion(self, placed: Placed) -> Completion | None:
-        if self.base.serving is None:
-            return None
-        if self.base.serving.replicas is not None:
-            await asyncio.to_thread(verify_placed, placed)
-            await load(self.base.serving.replicas, placed.name, placed.folder, self.patience_s)
-        if self.check is None:
-            return None
-        async with self.base.serving.chat() as client:
-            return await completion(
-                client,
-                placed.served_as or placed.name,
-                self.rows,
-                self.check,
-                folder=self.config_dir,
-                system_prompt=self.policy.system_prompt,
-                max_tokens=self.policy.max_tokens,
-            )
-
-
-async def load(replicas: Replicas, name: str, folder: Path, patience_s: float) -> None:
-    """Load an adapter; training took long, so a replica that is starting again is waited for.
-
-    Raises:
-        ModelError: it was not loaded within ``patience_s`` seconds.
-    """
-    wait_s, waited = 1.0, 0.0
-    while True:
-        try:
-            return await asyncio.to_thread(replicas.load_adapter, name, folder)
-        except ModelError as error:
-            if waited >= patience_s:
-                raise ModelError(f"{name} is trained but was not loaded: {error}") from error
-            log.warning("%s is not loaded yet: %s", name, error)
-        await asyncio.sleep(wait_s)
-        waited, wait_s = waited + wait_s, min(2 * wait_s, 30.0)
-
-
-def of_reward_model(accuracy: Mapping[str, Any] | None) -> Evaluated:
-    """Say whether a reward model may reward: it is neither loaded nor asked, since it answers nothing.
-
-    Args:
-        accuracy: how often it rewards the better answer of held-out pairs more, with its 95% interval; None: there
-            were none.
-    """
-    if accuracy is None:
-        return Evaluated(rejected="no held-out pairs: nobody knows whether it tells better answers from worse")
-    why = None
-    if accuracy["low"] <= 0.5:
-        why = (
-            f"it rewards the better answer of {accuracy['k']} of {accuracy['n']} held-out pairs, which may be chance "
-            f"(95% interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
-        )
-    return Evaluated({"reward_accuracy": dict(accuracy)}, rejected=why)
-
-
-def rejection(least: float, evaluated: Completion | None) -> str | None:
-    """Why an adapter must not be rolled out, or None; what was not measured does not pass a floor."""
-    if least <= 0:
-        return None
-    if evaluated is None or evaluated.rate is None:
-        return f"completion was not measured on held-out prompts, and the task asks for at least {least:.1%}"
-    if evaluated.rate < least:
-        return f"completion {evaluated.rate:.1%} ({evaluated.k} of {evaluated.n}) is below the task's {least:.1%}"
-    if evaluated.k < least * (evaluated.n + evaluated.unjudged):
-        told = f"{evaluated.k} of {evaluated.n}, and of {evaluated.unjudged} more the check cannot say"
-        return f"completion was measured on too few held-out prompts for the task's {least:.1%} ({told})"
-    return None
+        metrics = {"completion": counts.rate} if counts and counts.rate is not None else {}
+        if self.metrics:
+            names = {name: side.name for name, side in sides.items()}
+            figures["matrix"] = matrix(names, found, ours.seed) | {"notes": notes}
+            if self.bench is not None:
+                figures["matrix"]["judge"] = {"id": self.bench.comparer.word, "advisory": self.bench.advisory}
+        other = found.get("stable", found.get("base", {}))
+        answers = [
+            answer(gate, found["candidate"].get(gate.metric), other.get(gate.metric), ours.seed) for gate in ours.gates
+        ]
+        if self.bench is not None and self.bench.advisory:
+            answers = [advised(one, self.bench.advisory) if one.metric == "win_rate" else one for one in answers]
+        if answers:
+            figures["gates"] = [one.as_json() for one in answers]
+        return Evaluated(figures, metrics, rejection(answers, dry_run=ours.dry_run))

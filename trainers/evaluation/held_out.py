@@ -16,22 +16,23 @@ from ratchet.trainers.rules.dataset import asked, question
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """The prompts' texts by `question` key, and the SHA-256 of their file; empty where a task has none."""
+    """The prompts' texts by `question` key, and the SHA-256 of their files' bytes; empty where a task has none."""
 
     prompts: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
 
     @classmethod
-    def of(cls, file: Path | None) -> EvaluationSet:
-        """Read a task's file; None is a task without one.
+    def of(cls, *files: Path) -> EvaluationSet:
+        """Read a task's files, in this order.
 
         Raises:
             DatasetError: names the file, the line and the reason.
         """
-        if file is None:
+        if not files:
             return cls()
-        prompts = {question(row["messages"]): asked(row["messages"]) for row in read_evaluation(file)}
-        return cls(prompts, hashlib.sha256(read_bytes(file)).hexdigest())
+        rows = [row for file in files for row in read_evaluation(file)]
+        prompts = {question(row["messages"]): asked(row["messages"]) for row in rows}
+        return cls(prompts, hashlib.sha256(b"".join(map(read_bytes, files))).hexdigest())
 
     def refuse_touched(self, dataset: Dataset) -> None:
         """Refuse to train on a version that was built against other evaluation prompts and holds one of today's.

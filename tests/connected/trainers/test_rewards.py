@@ -144,7 +144,7 @@ async def test_a_reward_model_is_registered_and_rewards_the_next_job(
     """It is neither loaded nor asked; a job that names it is trained by it, evaluated and loaded as any other."""
     place = Place(store, tmp_path, tiny_llama)
     place.pairs(64)
-    first = await place.worker(min_completion=0.4).run(
+    first = await place.worker(floor=0.2).run(
         place.request(epochs=3.0, learning_rate=0.01).model_copy(update={"method": "reward"})
     )
     made = first.adapter

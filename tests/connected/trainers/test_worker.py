@@ -29,7 +29,7 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     """A real run is told, placed, loaded, evaluated and registered; every crash after it repeats nothing."""
     place.pairs(32)
     request = place.request(epochs=1.0)
-    await place.worker(min_completion=0.4).handle(request)
+    await place.worker(floor=0.2).handle(request)
     states = place.states()
     assert (states[0], states[-2:]) == ("started", ["adapter", "finished"])
     assert set(states[1:-2]) == {"progress"}
@@ -64,10 +64,12 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     other = place.request()
     shutil.copytree(place.home / "jobs" / request.job_id, place.home / "jobs" / other.job_id)
     (place.home / "jobs" / other.job_id / "outcome.json").unlink()
-    ended = await place.worker(min_completion=0.9, python="/nonexistent").run(other)
+    ended = await place.worker(floor=0.9, python="/nonexistent").run(other)
     assert ended.adapter is not None
     assert ended.adapter.status == "rejected"
-    assert "50.0% (5 of 10)" in ended.adapter.reason
+    assert ended.adapter.reason.startswith("completion: fail: 0.5 of n = 10, 90% interval 0.26")
+    (gate,) = ended.adapter.evaluation["gates"]
+    assert (gate["metric"], gate["verdict"], gate["bound"]) == ("completion", "fail", 0.9)
     assert ended.adapter.name.startswith(f"{place.task}@v2-")
 
     # Changed on the disk between two attempts: neither loaded nor registered.

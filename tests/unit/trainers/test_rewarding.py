@@ -14,7 +14,7 @@ from ratchet.schemas.events import Adapter
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers import registry
-from ratchet.trainers.evaluation.evaluator import of_reward_model
+from ratchet.trainers.evaluation.evaluated import of_reward_model
 from ratchet.trainers.rewarding import reward_of
 
 POLICY = TaskPolicy.model_validate(

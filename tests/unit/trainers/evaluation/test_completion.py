@@ -11,8 +11,7 @@ from openai import AsyncOpenAI
 from ratchet.schemas.checks import LanguageCheck, ReferenceCheck, RequiredFieldsCheck
 from ratchet.schemas.errors import DatasetError, ModelError
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.trainers.evaluation.completion import Completion, completion, completion_check, judge
-from ratchet.trainers.evaluation.evaluator import rejection
+from ratchet.trainers.evaluation.completion import completion, completion_check, judge
 from ratchet.trainers.evaluation.held_out import read_evaluation
 
 TICKET = RequiredFieldsCheck(name="ticket", fields=["order"])
@@ -81,28 +80,16 @@ def test_bad_evaluation_file_names_the_line(tmp_path: Path, text: str, named: st
         read_evaluation(file)
 
 
-def test_floor_rejects_what_is_below_it_and_what_was_not_measured() -> None:
-    """Missing data never passes a floor; without a floor nothing is rejected."""
-    good = Completion(10, 9, 0.9, 0.6, 0.98, "ticket")
-    assert rejection(0.0, None) is None
-    assert rejection(0.9, good) is None
-    assert "90.0% (9 of 10) is below" in str(rejection(0.95, good))
-    assert "not measured" in str(rejection(0.5, None))
-
-
 def test_an_abstention_is_no_completion_and_no_failure() -> None:
-    """What the check cannot say of is in neither count; a floor has to hold with all of it failed."""
+    """What the check cannot say of is in neither count."""
     english = LanguageCheck(name="english", languages=["en"])
     rows = [{"id": n, "messages": []} for n in range(4)]
     answers = ["Your order is on its way to you.", "Votre commande arrivera lundi prochain.", "OK.", "12345"]
     measured = judge(rows, answers, english)
     assert (measured.n, measured.k, measured.unjudged, measured.rate) == (2, 1, 2, 0.5)
     assert "abstained: 3 characters" in measured.examples[1]["reason"]
-    assert rejection(0.25, measured) is None
-    assert "of 2 more the check cannot say" in str(rejection(0.5, measured))
     nothing = judge(rows[:1], ["OK."], english)
     assert (nothing.n, nothing.rate, nothing.low, nothing.high) == (0, None, 0.0, 1.0)
-    assert "not measured" in str(rejection(0.1, nothing))
 
 
 def test_references_and_functions_of_held_out_prompts(tmp_path: Path) -> None:
