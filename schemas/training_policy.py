@@ -111,6 +111,8 @@ class Recipe(Closed):
     precompute_reference: bool = False
     """Of dpo and kto: the base model's log-probabilities are computed before the first step, not beside each."""
     threads: AtLeastOne | None = None
+    memory_gib: Positive | None = None
+    """What a run may take; None: what is free when it starts. A run that is planned to take more is refused."""
     checkpoint_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
     """Seconds between the checkpoints that a killed run goes on from; 0: none, it begins again."""
 

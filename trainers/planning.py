@@ -1,7 +1,8 @@
-"""What a training will take before it is started: memory by what it is for, steps, lengths, and time where it is known."""
+"""What a training will take, before it is started: memory, steps, lengths, and time where that is known."""
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import orjson
 from ratchet.schemas.errors import TrainingError
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers.rules.footprint import MIB, Footprint, Shape, fitting, footprint
-from ratchet.trainers.training.job import RESULT_FILE
+from ratchet.trainers.training.job import RESULT_FILE, TrainingJob
+from ratchet.trainers.training.rows import Prepared, lengths
 
 GIB = 1024 * MIB
 RUNTIME = 700 * MIB
@@ -24,10 +26,12 @@ ALIKE = ("method", "adapter_type", "quantization", "dtype", "gradient_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a run may take: bytes, and whose they are."""
+    """What a run may take: bytes, whose they are, and how many of them a process takes before it loads a model."""
 
     available: int
     where: str
+    runtime: int
+    gpu: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class RunPlan:
         """Why it cannot fit, and what would, in one sentence; None: it can."""
         if self.fits:
             return None
-        told = f"the run takes about {_gib(self.footprint.total)}, {_gib(self.memory.available)} are {self.memory.where}"
+        told = (
+            f"the run takes about {_gib(self.footprint.total)}, {_gib(self.memory.available)} are {self.memory.where}"
+        )
         if not self.advice:
             return f"{told}; no setting makes it fit: take a smaller base model or a machine with more"
         changes = [" and ".join(f"{name} = {_toml(value)}" for name, value in one.items()) for one in self.advice]
@@ -102,7 +108,7 @@ def plan_run(
     held_out: Sequence[int],
     too_long: int,
     steps: int,
-    runtime: int | None = None,
+    here: bool = False,
     jobs: Path | None = None,
 ) -> RunPlan:
     """Estimate a run.
@@ -114,7 +120,7 @@ def plan_run(
         held_out: likewise of held-out rows.
         too_long: rows that do not fit.
         steps: of the whole run.
-        runtime: bytes that the process has already, where it is the one that trains; None: it is another one's plan.
+        here: this process is the one that will train.
         jobs: the folder of jobs, whose recorded runs say how fast this machine is.
 
     Raises:
@@ -122,13 +128,20 @@ def plan_run(
     """
     shape = shape_of(base_model, recipe)
     dtype_bytes = dtype_size(recipe)
-    own = runtime if runtime is not None else RUNTIME
-    memory = memory_now(recipe, 0 if runtime is None else runtime)
+    memory = memory_now(recipe, here=here)
 
     def estimate(changed: Recipe, longest: int) -> Footprint:
         of = shape if changed.adapter_type == recipe.adapter_type else shape_of(base_model, changed)
         scored = min(max(held_out, default=0), changed.max_length)
-        return footprint(of, changed, longest=longest, held_out=scored, dtype_bytes=dtype_bytes, runtime=own)
+        return footprint(
+            of,
+            changed,
+            longest=longest,
+            held_out=scored,
+            dtype_bytes=dtype_bytes,
+            runtime=memory.runtime,
+            gpu=memory.gpu,
+        )
 
     longest = max(lengths)
     found = estimate(recipe, longest)
@@ -139,6 +152,30 @@ def plan_run(
     return RunPlan(recipe, shape, memory, found, steps, list(lengths), too_long, pace, runs, advice)
 
 
+def refuse_what_cannot_fit(job: TrainingJob, rows: Prepared) -> None:
+    """Plan the run that this process is about to begin.
+
+    Raises:
+        TrainingError: it cannot fit; names what would.
+    """
+    if why := plan_job(job, rows, here=True).refusal():
+        raise TrainingError(why)
+
+
+def plan_job(job: TrainingJob, rows: Prepared, *, here: bool = False, jobs: Path | None = None) -> RunPlan:
+    """Estimate the run of a job whose rows are encoded; arguments and errors as `plan_run`."""
+    return plan_run(
+        job.base_model,
+        job.recipe,
+        lengths=lengths(rows.drawn, job.recipe),
+        held_out=lengths(rows.holdout, job.recipe),
+        too_long=rows.too_long,
+        steps=rows.steps,
+        here=here,
+        jobs=jobs,
+    )
+
+
 def shape_of(base_model: Path, recipe: Recipe) -> Shape:
     """Count a model's parameters, and those that would learn, from its configuration alone: nothing is loaded.
 
@@ -147,19 +184,25 @@ def shape_of(base_model: Path, recipe: Recipe) -> Shape:
     """
     import torch
     from peft import get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from ratchet.trainers.training.model import adapter
 
     try:
         config = AutoConfig.from_pretrained(str(base_model))
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
+            if recipe.method == "reward":
+                config.num_labels = 1
+                model: Any = AutoModelForSequenceClassification.from_config(config)
+            else:
+                model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
         raise TrainingError(f"the base model at {base_model} cannot be planned for: {error}") from error
     head = model.get_output_embeddings()
     linear = sum(
-        module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
     )
     added = adapter(recipe)
     if added is not None:
@@ -189,24 +232,31 @@ def dtype_size(recipe: Recipe) -> int:
     return int(dtype(recipe).itemsize)
 
 
-def memory_now(recipe: Recipe, own: int) -> Memory:
+def memory_now(recipe: Recipe, *, here: bool = False) -> Memory:
     """What a run may take: what the recipe says, or the GPU's free memory, or the machine's within its limits.
 
     Args:
         recipe: its ``memory_gib`` goes before everything else.
-        own: bytes that this process has already, which count as available to it.
+        here: this process is the one that will train: what it has already is taken as it is.
     """
     import torch
 
+    gpu = torch.cuda.is_available()
+    has = _resident() if here and not gpu else 0
+    runtime = 0 if gpu else has or RUNTIME
     if recipe.memory_gib is not None:
-        return Memory(round(recipe.memory_gib * GIB), "allowed by memory_gib")
-    if torch.cuda.is_available():
-        return Memory(int(torch.cuda.mem_get_info()[0]), "free on the GPU")
+        return Memory(round(recipe.memory_gib * GIB), "allowed by memory_gib", runtime, gpu)
+    if gpu:
+        return Memory(int(torch.cuda.mem_get_info()[0]), "free on the GPU", runtime, gpu)
     free, where = _machine(), "free on this machine"
     limited = _cgroup()
     if limited is not None and limited < free:
         free, where = limited, "left of this container's limit"
-    return Memory(free + own, where)
+    return Memory(free + has, where, runtime, gpu)
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _machine() -> int:

@@ -23,8 +23,12 @@ FLOAT32 = 4
 NF4_BYTES = 4.127 / 8
 SCORED_AT_ONCE = 16
 """Held-out sequences in one forward pass."""
-TILE_TOKENS, TILE_WIDTH, TILE_COPIES = 4096, 32768, 3
-"""Of TRL's fused head: tokens and vocabulary of one tile, and how many of its size its arithmetic needs at once."""
+TILE_TOKENS, TILE_WIDTH = 4096, 32768
+"""Of TRL's fused head: tokens and vocabulary of one tile."""
+TILES_ON_CPU, TILES_ON_GPU = 9, 1
+"""How many of its size the head's arithmetic needs at once: on a GPU one kernel does it in place. Measured on a CPU."""
+SLACK_ON_CPU, SLACK_ON_GPU = 1.45, 1.1
+"""Memory that a step makes the allocator take, by what the step uses. Measured on a CPU (docs/experiments.md)."""
 PROJECTIONS = 7
 """Linear layers of a decoder's layer: query, key, value, output, gate, up, down."""
 
@@ -82,7 +86,7 @@ class Footprint:
 
 
 def footprint(
-    shape: Shape, recipe: Recipe, *, longest: int, held_out: int, dtype_bytes: int, runtime: int
+    shape: Shape, recipe: Recipe, *, longest: int, held_out: int, dtype_bytes: int, runtime: int, gpu: bool
 ) -> Footprint:
     """Estimate a run's peak memory.
 
@@ -93,7 +97,9 @@ def footprint(
         held_out: tokens of the longest held-out row; 0 where nothing is held out.
         dtype_bytes: of a weight that is not quantized, and of what is computed.
         runtime: bytes that the process has before it loads a model.
+        gpu: it is trained on one.
     """
+    tiles, slack = (TILES_ON_GPU, SLACK_ON_GPU) if gpu else (TILES_ON_CPU, SLACK_ON_CPU)
     whole = recipe.adapter_type == "full"
     # adapters beside weights in 16 bits learn in 32, beside 4 bits in 16
     learning = dtype_bytes if whole else 2 if recipe.quantization else FLOAT32
@@ -123,8 +129,8 @@ def footprint(
         optimizer=round(
             shape.trained * {"paged_adamw_8bit": 2.03, "paged_adamw_32bit": 8}.get(recipe.optimizer, 2 * learning)
         ),
-        activations=activations,
-        logits=TILE_COPIES * tile + head,
+        activations=round(slack * activations),
+        logits=round(slack * tiles * tile) + head,
         held_out=scored * (shape.vocabulary * dtype_bytes + kept_by_a_layer(shape, recipe, dtype_bytes))
         if held_out
         else 0,

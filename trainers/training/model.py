@@ -20,11 +20,25 @@ ONE_FILE = "999TB"
 """Weights are saved in one file: its hash is the model's name."""
 
 
-def load(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
-    """Load a base model and its tokenizer.
+def load_tokenizer(folder: Path, recipe: Recipe) -> Any:
+    """Load a base model's tokenizer, padding as the recipe's method needs it.
 
-    Returns:
-        ``(model, tokenizer)``; the weights have the dtype of `dtype`, or are quantized and computed with in it.
+    Raises:
+        TrainingError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the base model at {folder} cannot be loaded: {error}") from error
+    if recipe.method == "reward":
+        pad_beside_end(tokenizer)
+    return tokenizer
+
+
+def load(folder: Path, recipe: Recipe) -> Any:
+    """Load a base model; its weights have the dtype of `dtype`, or are quantized and computed with in it.
 
     Raises:
         TrainingError: it cannot be loaded, or not as the recipe asks for.
@@ -33,7 +47,6 @@ def load(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
     from transformers import (
         AutoModelForCausalLM,
         AutoModelForSequenceClassification,
-        AutoTokenizer,
         BitsAndBytesConfig,
         set_seed,
     )
@@ -50,18 +63,14 @@ def load(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
         # quantized weights are made where they stay; others are moved by the trainer
         how["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
         if recipe.method == "reward":
-            pad_beside_end(tokenizer)
             set_seed(recipe.seed)  # its head begins at random
-            model = AutoModelForSequenceClassification.from_pretrained(str(folder), num_labels=1, **how)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(str(folder), **how)
+            return AutoModelForSequenceClassification.from_pretrained(str(folder), num_labels=1, **how)
+        return AutoModelForCausalLM.from_pretrained(str(folder), **how)
     except (OSError, ValueError) as error:
         raise TrainingError(f"the base model at {folder} cannot be loaded: {error}") from error
     except ImportError as error:
         raise TrainingError(f"quantization {recipe.quantization!r}: {error}; allowed: with bitsandbytes") from error
-    return model, tokenizer
 
 
 def pad_beside_end(tokenizer: Any) -> None:

@@ -17,7 +17,6 @@ import ctypes
 import json
 import math
 import os
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -26,10 +25,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ratchet.schemas.errors import DatasetError, RatchetError, TrainingError
+from ratchet.schemas.errors import RatchetError
 from ratchet.schemas.explain import explain
 from ratchet.schemas.training_policy import Recipe
-from ratchet.trainers.rules.resampling import systematic
+from ratchet.trainers.planning import refuse_what_cannot_fit
 from ratchet.trainers.training import checkpoints, telling
 from ratchet.trainers.training.grpo import opened, refuse_without_difference
 from ratchet.trainers.training.held_out import held_out
@@ -39,12 +38,10 @@ from ratchet.trainers.training.job import (
     PROGRESS_FILE,
     RESULT_FILE,
     TrainingJob,
-    read_rows,
 )
-from ratchet.trainers.training.methods import encoder
-from ratchet.trainers.training.methods import steps as count_steps
 from ratchet.trainers.training.methods import trainer as make_trainer
-from ratchet.trainers.training.model import base_alone, dtype, load, save
+from ratchet.trainers.training.model import base_alone, dtype, load, load_tokenizer, save
+from ratchet.trainers.training.rows import prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,24 +73,19 @@ def train(job: TrainingJob) -> dict[str, Any]:
     """Train what one job asks for.
 
     Returns:
-        ``weights_sha256`` (of the one safetensors file), ``seconds``, ``n`` rows trained on,
-        ``too_long`` rows left out, ``steps``, ``resumed_after`` (the step of the checkpoint that was gone on from, or
-        0), ``dtype``, ``metrics`` (loss first and last and, of methods with rewards, their accuracy and margin in the
-        last steps) and, with held-out pairs, their preference accuracy ``holdout_before`` and ``holdout_after``, by
-        the answer and (``…_per_token``) by the token, which does not favour short answers; with held-out rows of
+        ``weights_sha256`` (of the one safetensors file), ``seconds``, ``n`` rows trained on, ``too_long`` rows left
+        out, ``steps``, ``tokens`` in all of them, ``resumed_after`` (the step of the checkpoint that was gone on from,
+        or 0), ``dtype``, ``metrics`` (loss first and last and, of methods with rewards, their accuracy and margin in
+        the last steps) and, with held-out pairs, their preference accuracy ``holdout_before`` and ``holdout_after``,
+        by the answer and (``…_per_token``) by the token, which does not favour short answers; with held-out rows of
         another kind or method what `held_out` says.
 
     Raises:
         DatasetError: the dataset cannot be read.
-        TrainingError: nothing to learn from, or the loss is no longer a finite number.
+        TrainingError: nothing to learn from, no room for it, or the loss is no longer a finite number.
     """
     started = time.monotonic()
     recipe = job.recipe
-    rows = read_rows(job.dataset, recipe.method)
-    holdout_rows = read_rows(job.holdout, recipe.method) if job.holdout else []
-    if not rows:
-        raise TrainingError(f"{job.dataset} has no rows: there is nothing to learn from")
-
     # Everything is on disk. Threads that wait shall sleep, for the model server shares these cores.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -106,22 +98,14 @@ def train(job: TrainingJob) -> dict[str, Any]:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
 
-    # 1. The model, and the rows as the token ids that serving would see.
-    model, tokenizer = load(job.base_model, recipe)
-    encode = encoder(recipe)
-    encoded, kept = encode(tokenizer, rows, recipe.max_length)
-    held, _ = encode(tokenizer, holdout_rows, recipe.max_length)
-    if not encoded:
-        raise TrainingError(f"no row fits into max_length={recipe.max_length} tokens: there is nothing to learn from")
-    try:
-        drawn = [encoded[index] for index in systematic([row.weight for row in kept])]
-    except ValueError as error:
-        raise DatasetError(f"{job.dataset}: {error}") from error
-    if recipe.method == "kto":
-        random.Random(recipe.seed).shuffle(drawn)  # noqa: S311 - TRL goes through them in their order
+    # 1. The rows as the token ids that serving would see, whether there is room for them, and the model.
+    tokenizer = load_tokenizer(job.base_model, recipe)
+    rows = prepare(job, tokenizer)
+    refuse_what_cannot_fit(job, rows)
+    model = load(job.base_model, recipe)
 
     # 2. TRL's trainer.
-    steps = count_steps(recipe, len(drawn))
+    steps = rows.steps
     made_of = checkpoints.fingerprint(job)
     resumed = checkpoints.newest(job.output, made_of, _say)
     if resumed is not None:
@@ -133,19 +117,32 @@ def train(job: TrainingJob) -> dict[str, Any]:
         telling.callback(file, steps, history),
         checkpoints.callback(job.output, made_of, recipe.checkpoint_s, started),
     ]
+<<<<<<< HEAD
     arguments = _arguments(job.output, recipe, steps)
     with opened(job) as rewarded:
-        trainer = make_trainer(recipe, model, tokenizer, drawn, arguments, callbacks, rewarded)
+        trainer = make_trainer(recipe, model, tokenizer, rows.drawn, arguments, callbacks, rewarded)
         trainer.remove_callback(PrinterCallback)
 
         # 3. Held-out figures before, training, held-out figures after.
         with base_alone(trainer.model):
-            before = held_out(recipe, trainer.model, tokenizer, held, "before", rewarded)
+            before = held_out(recipe, trainer.model, tokenizer, rows.holdout, "before", rewarded)
         training_started = time.monotonic()
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
         training_s = time.monotonic() - training_started
         refuse_without_difference(history)
-        after = held_out(recipe, trainer.model, tokenizer, held, "after", rewarded)
+        after = held_out(recipe, trainer.model, tokenizer, rows.holdout, "after", rewarded)
+=======
+    trainer = make_trainer(recipe, model, tokenizer, rows.drawn, _arguments(job.output, recipe, steps), callbacks)
+    trainer.remove_callback(PrinterCallback)
+
+    # 3. Held-out figures before, training, held-out figures after.
+    with base_alone(trainer.model):
+        before = _held_out(trainer.model, rows.holdout, "before")
+    training_started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
+    training_s = time.monotonic() - training_started
+    after = _held_out(trainer.model, rows.holdout, "after")
+>>>>>>> 6f19afa (A run is planned before it begins: memory by what it is for from the configuration alone, and what cannot fit is refused with what would)
 
     # 4. The adapter, written whole before its hash is taken.
     sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)
@@ -158,9 +155,10 @@ def train(job: TrainingJob) -> dict[str, Any]:
         "weights_sha256": sha256,
         "seconds": round(time.monotonic() - started, 2),
         "training_seconds": round(training_s, 2),
-        "n": len(encoded),
-        "too_long": len(rows) - len(encoded),
+        "n": rows.n,
+        "too_long": rows.too_long,
         "steps": steps,
+        "tokens": rows.tokens(recipe),
         "resumed_after": resumed.step if resumed else 0,
         "dtype": str(dtype(recipe)).removeprefix("torch."),
         "metrics": metrics,

@@ -38,7 +38,7 @@ kinds = st.sampled_from(["lora", "dora", "ia3", "prefix", "prompt", "full"])
 def peak(shape: Shape, recipe: Recipe, longest: int = 128) -> int:
     """In 16 bits, as on a GPU, with nothing held out."""
     whole = replace(shape, trained=shape.parameters) if recipe.adapter_type == "full" else shape
-    return footprint(whole, recipe, longest=longest, held_out=0, dtype_bytes=2, runtime=0).total
+    return footprint(whole, recipe, longest=longest, held_out=0, dtype_bytes=2, runtime=0, gpu=True).total
 
 
 @given(
@@ -58,7 +58,7 @@ def test_more_rows_longer_rows_and_more_parameters_take_more(kind: str, method: 
 
 def test_the_figures_that_everybody_knows() -> None:
     """A model of 7 billion weights: 3.5 GB in 4 bits, 13.5 GB in 16, and 16 bytes a weight to train whole in 32."""
-    common: dict[str, Any] = {"longest": 1, "held_out": 0, "runtime": 0}
+    common: dict[str, Any] = {"longest": 1, "held_out": 0, "runtime": 0, "gpu": True}
     whole = replace(SEVEN_B, trained=SEVEN_B.parameters)
     lora = footprint(SEVEN_B, Recipe(), dtype_bytes=2, **common)
     qlora = footprint(SEVEN_B, Recipe(quantization="nf4"), dtype_bytes=2, **common)
@@ -78,7 +78,7 @@ def test_a_reference_is_kept_only_where_the_base_model_is_not_there_any_more() -
 
     def reference(shape: Shape, **settings: Any) -> int:
         recipe = Recipe.model_validate(settings)
-        return footprint(shape, recipe, longest=8, held_out=0, dtype_bytes=4, runtime=0).reference
+        return footprint(shape, recipe, longest=8, held_out=0, dtype_bytes=4, runtime=0, gpu=False).reference
 
     assert reference(SMALL) == 0
     assert reference(whole, adapter_type="full") == 4 * SMALL.parameters
