@@ -41,6 +41,7 @@ def train(
     num_generations: Annotated[int | None, typer.Option(min=2, help="of grpo and rloo: answers to a prompt")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     serve: Annotated[bool, typer.Option(help="load the adapter into vLLM and evaluate it there")] = True,
+    plan: Annotated[bool, typer.Option("--plan", help="say what it would take, and whether that fits")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="leave it to `ratchet train-worker`; see `jobs`")] = False,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +75,11 @@ def train(
         "seed": seed,
     }
     params = {name: value for name, value in wanted.items() if value is not None}
+    if plan:
+        from ratchet.services.planning import plan_now
+
+        _tell_plan(plan_now(settings, task, dataset, params, serve=serve), as_json)
+        return
     if detach:
         _detached(settings, task, params, dataset, as_json)
         return
@@ -116,6 +122,28 @@ def _line() -> Callable[[dict[str, Any]], None]:
         sys.stderr.flush()
 
     return show
+
+
+def _tell_plan(planned: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(planned))
+    else:
+        memory = dict(planned["memory"])
+        total = memory.pop("total")
+        typer.echo(f"{planned['rows']} rows of {planned['dataset']}, {planned['too_long']} too long")
+        typer.echo(f"  tokens of a row: median {planned['length_median']}, longest {planned['length_longest']}")
+        typer.echo(f"  {planned['trained']:,} of {planned['parameters']:,} parameters of {planned['base_model']} learn")
+        seconds = planned["seconds"]
+        time = "unknown: no run like it is recorded here"
+        if seconds is not None:
+            time = f"{seconds:.0f} s, by {planned['seconds_from_runs']} recorded runs"
+        typer.echo(f"  {planned['steps']} steps, {planned['tokens']:,} tokens; time {time}")
+        available = f"{planned['available'] / 2**20:.0f} MiB are {planned['available_is']}"
+        typer.echo(f"  memory about {total / 2**20:.0f} MiB; {available}")
+        typer.echo("    " + ", ".join(f"{name} {size / 2**20:.0f}" for name, size in memory.items() if size))
+        typer.echo(planned["refusal"] or "  it fits")
+    if not planned["fits"]:
+        raise typer.Exit(1)
 
 
 def _tell(outcome: Outcome, as_json: bool) -> None:
