@@ -52,6 +52,6 @@ def plan_now(s: Settings, task: str, version: str | None, params: dict[str, Any]
     with TemporaryDirectory(prefix="ratchet-plan-") as scratch:
         planned = jobs.plan(Path(scratch), found, policy, params, base.path())
         job = TrainingJob.model_validate_json(planned.job_file.read_bytes())
-        rows = prepare(job, load_tokenizer(job.base_model))
+        rows = prepare(job, load_tokenizer(job.base_model, job.recipe))
         told = plan_job(job, rows, jobs=s.home / "jobs").as_json()
     return {"dataset": found.version, "base_model": base.model} | told

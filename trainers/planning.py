@@ -298,7 +298,8 @@ def recorded_pace(jobs: Path, base_model: Path, recipe: Recipe) -> tuple[float |
             like = Path(job["base_model"]) == base_model.resolve() and all(
                 job["recipe"].get(name) == value for name, value in wanted.items()
             )
-            if like and result["tokens"] > 0:
+            whole = not result.get("resumed_after")  # its seconds are of all its tokens
+            if like and whole and result["tokens"] > 0:
                 found.append((file.stat().st_mtime, result["training_seconds"] / result["tokens"]))
         except (OSError, KeyError, TypeError, orjson.JSONDecodeError):
             continue  # no run that ended, or of a version that recorded no tokens

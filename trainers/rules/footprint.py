@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ratchet.schemas.training_policy import Recipe
+from ratchet.schemas.training_policy import ONLINE, Recipe
 
 MIB = 1024**2
 FLOAT32 = 4
@@ -62,7 +62,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes by what they are for; ``total`` is the peak."""
+    """Bytes by what they are for; ``total`` is the peak. ``reference``: of a reference model, and of a reward model."""
 
     runtime: int
     weights: int
@@ -73,16 +73,24 @@ class Footprint:
     logits: int
     held_out: int
     """Of measuring held-out rows, before and after: nothing is kept for the way back then, but all logits are there."""
+    accumulated: bool
+    """Gradients stay from one batch of a step to its next."""
 
     @property
     def total(self) -> int:
-        """The peak: what stays, and the larger of a step and a measuring."""
+        """The peak: what stays, and the larger of a step and a measuring.
+
+        On the way back gradients come where activations go; accumulated ones are there beside the next batch's.
+        """
         stays = self.runtime + self.weights + self.reference + self.optimizer
-        return stays + max(self.gradients + self.activations + self.logits, self.held_out)
+        both = self.gradients + self.activations if self.accumulated else max(self.gradients, self.activations)
+        return stays + max(both + self.logits, self.held_out)
 
     def as_json(self) -> dict[str, int]:
         """Every term and the total, in bytes."""
-        return asdict(self) | {"total": self.total}
+        terms = asdict(self)
+        terms.pop("accumulated")
+        return terms | {"total": self.total}
 
 
 def footprint(
@@ -107,8 +115,9 @@ def footprint(
     weights = shape.trained * (0 if whole else learning) + frozen * dtype_bytes
     if recipe.quantization:
         weights -= round(shape.linear * (dtype_bytes - NF4_BYTES))
-    keeps_reference = whole and recipe.method in ("dpo", "kto") and not recipe.precompute_reference
-    sequences = recipe.batch_size * (2 if recipe.method == "dpo" else 1)
+    keeps_reference = whole and recipe.method not in ("sft", "reward") and not recipe.precompute_reference
+    references = int(keeps_reference) + int(recipe.reward_adapter is not None)
+    sequences = recipe.batch_size * (2 if recipe.method in ("dpo", "reward") else 1)
     virtual = recipe.virtual_tokens if recipe.adapter_type in ("prefix", "prompt") else 0
     tokens = sequences * (longest + virtual)
     layer = tokens * kept_by_a_layer(shape, recipe, dtype_bytes)
@@ -121,19 +130,19 @@ def footprint(
     tile = min(tokens, TILE_TOKENS) * TILE_WIDTH * max(dtype_bytes, 2)
     head = shape.vocabulary * shape.hidden * FLOAT32 if whole else 0
     scored = SCORED_AT_ONCE * (held_out + virtual)
+    words = 0 if recipe.method == "reward" else shape.vocabulary
     return Footprint(
         runtime=runtime,
         weights=weights,
-        reference=shape.parameters * dtype_bytes if keeps_reference else 0,
+        reference=references * shape.parameters * dtype_bytes,
         gradients=shape.trained * learning,
         optimizer=round(
             shape.trained * {"paged_adamw_8bit": 2.03, "paged_adamw_32bit": 8}.get(recipe.optimizer, 2 * learning)
         ),
         activations=round(slack * activations),
-        logits=round(slack * tiles * tile) + head,
-        held_out=scored * (shape.vocabulary * dtype_bytes + kept_by_a_layer(shape, recipe, dtype_bytes))
-        if held_out
-        else 0,
+        logits=0 if recipe.method == "reward" else round(slack * tiles * tile) + head,
+        held_out=scored * (words * dtype_bytes + kept_by_a_layer(shape, recipe, dtype_bytes)) if held_out else 0,
+        accumulated=recipe.gradient_accumulation > 1,
     )
 
 
@@ -206,6 +215,9 @@ def _ladders(recipe: Recipe, longest: int) -> list[list[dict[str, Any]]]:
         found.append([{"batch_size": size, "gradient_accumulation": together // size} for size in sizes])
     if recipe.adapter_type != "full" and recipe.quantization is None:
         found.append([{"quantization": "nf4"}])
-    if lengths := [{"max_length": length} for length in (1 << power for power in range(16, 5, -1)) if length < longest]:
+    shortest = recipe.max_completion_length if recipe.method in ONLINE else 0
+    if lengths := [
+        {"max_length": length} for length in (1 << power for power in range(16, 5, -1)) if shortest < length < longest
+    ]:
         found.append(lengths)
     return found

@@ -117,7 +117,6 @@ def train(job: TrainingJob) -> dict[str, Any]:
         telling.callback(file, steps, history),
         checkpoints.callback(job.output, made_of, recipe.checkpoint_s, started),
     ]
-<<<<<<< HEAD
     arguments = _arguments(job.output, recipe, steps)
     with opened(job) as rewarded:
         trainer = make_trainer(recipe, model, tokenizer, rows.drawn, arguments, callbacks, rewarded)
@@ -131,18 +130,6 @@ def train(job: TrainingJob) -> dict[str, Any]:
         training_s = time.monotonic() - training_started
         refuse_without_difference(history)
         after = held_out(recipe, trainer.model, tokenizer, rows.holdout, "after", rewarded)
-=======
-    trainer = make_trainer(recipe, model, tokenizer, rows.drawn, _arguments(job.output, recipe, steps), callbacks)
-    trainer.remove_callback(PrinterCallback)
-
-    # 3. Held-out figures before, training, held-out figures after.
-    with base_alone(trainer.model):
-        before = _held_out(trainer.model, rows.holdout, "before")
-    training_started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-    training_s = time.monotonic() - training_started
-    after = _held_out(trainer.model, rows.holdout, "after")
->>>>>>> 6f19afa (A run is planned before it begins: memory by what it is for from the configuration alone, and what cannot fit is refused with what would)
 
     # 4. The adapter, written whole before its hash is taken.
     sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)

@@ -84,7 +84,7 @@ def test_what_loads_is_what_was_trained(tiny_llama: Path, tmp_path: Path, name: 
     from transformers import AutoModelForCausalLM
 
     told = recipe(**TYPES[name])
-    model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama)
+    model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama, told)
     encoded, _ = encode_examples(tokenizer, [ExampleRow.model_validate(line) for line in lines(16)], 64)
     made = trainer(told, model, tokenizer, encoded, arguments(tmp_path / "run", 8, told.rate), [])
     asked = encoded[0].prompt_ids
@@ -159,7 +159,7 @@ def test_vllm_takes_what_is_called_servable_and_refuses_the_rest(tiny_llama: Pat
 
     for name in ("lora", "rslora", "dora", "ia3", "prefix", "prompt"):
         told = recipe(**TYPES[name])
-        model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama)
+        model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama, told)
         row = encode_example(tokenizer, ExampleRow.model_validate(lines(1)[0]))
         made = trainer(told, model, tokenizer, [row], arguments(tmp_path / "run", 1, 0.1), [])
         save(made.model, tokenizer, tmp_path / name)
@@ -174,7 +174,7 @@ def test_vllm_takes_what_is_called_servable_and_refuses_the_rest(tiny_llama: Pat
 def test_prompt_tuning_is_measured_at_the_prompts_own_positions(tiny_llama: Path) -> None:
     """Virtual tokens have logits too: likelihoods of answers are read behind them, not shifted by them."""
     told = recipe(**TYPES["prompt"])
-    model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama)
+    model, tokenizer = load(tiny_llama, told), load_tokenizer(tiny_llama, told)
     row = PreferenceRow.model_validate(
         {"prompt": lines(1)[0]["prompt"], "chosen": lines(1)[0]["completion"], "rejected": lines(1)[0]["completion"]}
     )
