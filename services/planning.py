@@ -37,7 +37,7 @@ def plan_now(s: Settings, task: str, version: str | None, params: dict[str, Any]
     from ratchet.trainers.rules.dataset import kind_for
     from ratchet.trainers.training.job import TrainingJob
     from ratchet.trainers.training.model import load_tokenizer
-    from ratchet.trainers.training.rows import prepare
+    from ratchet.trainers.training.rows import prepare, read
 
     policy = s.tasks.get(task, TaskPolicy()).training
     wanted = jobs.recipe(policy, params, loads=serve)
@@ -52,6 +52,6 @@ def plan_now(s: Settings, task: str, version: str | None, params: dict[str, Any]
     with TemporaryDirectory(prefix="ratchet-plan-") as scratch:
         planned = jobs.plan(Path(scratch), found, policy, params, base.path())
         job = TrainingJob.model_validate_json(planned.job_file.read_bytes())
-        rows = prepare(job, load_tokenizer(job.base_model, job.recipe))
+        rows = prepare(job, *read(job), load_tokenizer(job.base_model, job.recipe))
         told = plan_job(job, rows, jobs=s.home / "jobs").as_json()
     return {"dataset": found.version, "base_model": base.model} | told

@@ -36,20 +36,30 @@ class Prepared:
         return round(each * self.steps * recipe.batch_size * recipe.gradient_accumulation)
 
 
-def prepare(job: TrainingJob, tokenizer: Any) -> Prepared:
-    """Read and encode a job's rows.
+def read(job: TrainingJob) -> tuple[list[Any], list[Any]]:
+    """Read a job's rows to train on and its held-out rows.
 
     Raises:
-        DatasetError: the dataset cannot be read, or its weights cannot be drawn by.
-        TrainingError: nothing to learn from.
+        DatasetError: a dataset cannot be read.
+        TrainingError: there are no rows to train on.
     """
-    recipe = job.recipe
-    rows = read_rows(job.dataset, recipe.method)
+    rows = read_rows(job.dataset, job.recipe.method)
     if not rows:
         raise TrainingError(f"{job.dataset} has no rows: there is nothing to learn from")
+    return rows, read_rows(job.holdout, job.recipe.method) if job.holdout else []
+
+
+def prepare(job: TrainingJob, rows: Sequence[Any], held_out: Sequence[Any], tokenizer: Any) -> Prepared:
+    """Encode a job's rows as its method needs them.
+
+    Raises:
+        DatasetError: the dataset's weights cannot be drawn by.
+        TrainingError: no row fits.
+    """
+    recipe = job.recipe
     encode = encoder(recipe)
     encoded, kept = encode(tokenizer, rows, recipe.max_length)
-    holdout, _ = encode(tokenizer, read_rows(job.holdout, recipe.method) if job.holdout else [], recipe.max_length)
+    holdout, _ = encode(tokenizer, held_out, recipe.max_length)
     if not encoded:
         raise TrainingError(f"no row fits into max_length={recipe.max_length} tokens: there is nothing to learn from")
     try:

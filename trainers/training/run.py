@@ -100,7 +100,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
     # 1. The rows as the token ids that serving would see, whether there is room for them, and the model.
     tokenizer = load_tokenizer(job.base_model, recipe)
-    rows = prepare(job, tokenizer)
+    rows = prepare(job, read_rows, read_holdout, tokenizer)
     refuse_what_cannot_fit(job, rows)
     model = load(job.base_model, recipe)
 
