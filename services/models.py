@@ -10,10 +10,10 @@ from ratchet.infra import clock
 from ratchet.schemas.errors import TrainingError
 from ratchet.services import wiring
 from ratchet.services.controller.seed import adapters
-from ratchet.services.learning import bases, evaluation_file
+from ratchet.services.learning import bases, evaluation_files
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers.adapters import exporting, merging, quantizing
-from ratchet.trainers.evaluation.completion import with_system
+from ratchet.trainers.evaluation.asking import with_system
 from ratchet.trainers.evaluation.held_out import read_evaluation
 from ratchet.trainers.registry import file_sha256
 
@@ -91,11 +91,9 @@ def conversations(s: Settings, adapter: Adapter, side: str = "holdout") -> list[
     Raises:
         TrainingError: there is neither here.
     """
-    policy, file = s.tasks.get(adapter.task), evaluation_file(s, adapter.task)
+    policy, files = s.tasks.get(adapter.task), evaluation_files(s, adapter.task) if side == "holdout" else []
     prompt = policy.system_prompt if policy else None
-    found = (
-        [with_system(row["messages"], prompt) for row in read_evaluation(file)] if file and side == "holdout" else []
-    )
+    found = [with_system(row["messages"], prompt) for file in files for row in read_evaluation(file)]
     known = [one for one in datasets.versions(s.home) if one.version == adapter.dataset and not one.erased]
     for row in known[0].rows(side) if known else ():
         answer = row.get("chosen") or row.get("completion") or []
