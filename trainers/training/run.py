@@ -41,7 +41,7 @@ from ratchet.trainers.training.job import (
 )
 from ratchet.trainers.training.methods import trainer as make_trainer
 from ratchet.trainers.training.model import base_alone, dtype, load, load_tokenizer, save
-from ratchet.trainers.training.rows import prepare
+from ratchet.trainers.training.rows import prepare, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +86,8 @@ def train(job: TrainingJob) -> dict[str, Any]:
     """
     started = time.monotonic()
     recipe = job.recipe
+    learned, held = read(job)
+
     # Everything is on disk. Threads that wait shall sleep, for the model server shares these cores.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -100,7 +102,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
     # 1. The rows as the token ids that serving would see, whether there is room for them, and the model.
     tokenizer = load_tokenizer(job.base_model, recipe)
-    rows = prepare(job, read_rows, read_holdout, tokenizer)
+    rows = prepare(job, learned, held, tokenizer)
     refuse_what_cannot_fit(job, rows)
     model = load(job.base_model, recipe)
 
