@@ -39,7 +39,7 @@ def measured() -> dict[str, Any]:
     models = {"base": "smollm2", "stable": "support@v2-00000000", "candidate": "support@v3-11111111"}
     gates = [
         EvaluationGate(metric="completion", margin=0.05),
-        EvaluationGate(metric="json_valid", floor=0.9),
+        EvaluationGate(metric="json_valid", floor=0.92),
         EvaluationGate(metric="latency_p95", ceiling=150, critical=False),
     ]
     answers = [answer(one, found["candidate"][one.metric], found["stable"][one.metric], 0).as_json() for one in gates]
