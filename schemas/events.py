@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Text64 = Annotated[str, Field(max_length=256)]
 Source = Literal["gateway", "http", "kafka", "otlp", "import"]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""Of a file in an adapter's folder: no path, so that nothing is written beside it."""
 ServingStage = Literal["stable", "canary", "fallback", "pinned"]
 Tags = dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]]
 
@@ -218,7 +220,7 @@ class Adapter(Event):
     path: str = Field(description="folder of the PEFT adapter, as every vLLM replica sees it")
     served_as: Text64 = Field("", description="what its server calls it where that is not its name: a provider's model")
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="without weights: of 'served_as'")]
-    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+    files: dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         default_factory=dict, description="SHA-256 by name of every file that may be loaded; older manifests have none"
     )
     dataset: str

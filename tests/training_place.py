@@ -14,11 +14,13 @@ import httpx
 from openai import AsyncOpenAI
 
 from ratchet.infra import clock
+from ratchet.infra.artifacts import ArtifactStore
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Training
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.trainers.adapters.shelf import Shelf
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
 from ratchet.trainers.evaluation.evaluator import Around, Evaluator
@@ -72,6 +74,8 @@ class Place:
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
     more: dict[str, Base] = field(default_factory=dict)
     """Other pools."""
+    artifacts: str | None = None
+    """Where what is registered is published."""
 
     def __post_init__(self) -> None:
         rows = "".join(
@@ -123,6 +127,7 @@ class Place:
             evaluator=Evaluator(
                 Around(self.store, self.home, self.home, bases, lambda adapter: Path(adapter.path), patience_s=0.0)
             ),
+            push=Shelf(self.home, ArtifactStore(self.artifacts) if self.artifacts else None).push_registered,
             python=python,
         )
 

@@ -10,6 +10,7 @@ from ratchet.infra.artifacts import ArtifactStore
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import AdapterRefused, ArtifactError, InvalidEvent
 from ratchet.schemas.events import Adapter
+from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.trainers.adapters.verifying import FileHashes, verify
 from ratchet.trainers.registry import MANIFEST, SCRATCH
 
@@ -72,11 +73,14 @@ class Shelf:
         Raises:
             ArtifactError: there is no store, it is away, or what it has is no manifest.
         """
-        raw = self._needed().manifest(name)
+        raw = self._needed().manifest(name) if ADAPTER_NAME.match(name) else None
         try:
-            return None if raw is None else parse(Adapter, raw)
+            found = None if raw is None else parse(Adapter, raw)
         except InvalidEvent as error:
             raise ArtifactError(f"{self._needed().address}/{name}: {error}") from error
+        if found is not None and found.name != name:
+            raise ArtifactError(f"{self._needed().address}/{name}: its manifest is of {found.name}")
+        return found
 
     def pull(self, adapter: Adapter) -> Path:
         """Fetch an adapter's files; its folder appears whole or not at all, and is there already the second time.

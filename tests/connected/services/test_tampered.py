@@ -1,4 +1,4 @@
-"""An adapter whose files were changed on disk: the controller neither loads it nor routes to it."""
+"""What the controller loads from: files that were changed are neither loaded nor routed to, absent ones are pulled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ratchet.infra.artifacts import ArtifactStore
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.events import Operator
@@ -18,22 +19,40 @@ from ratchet.trainers.adapters.shelf import Shelf
 from ratchet.trainers.registry import WEIGHTS
 
 
-async def test_a_tampered_adapter_is_never_served(
-    traffic: Any, replicas: list[Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Neither by itself nor for a person does its rollout begin; with its own weights back it does."""
-    publisher = MemoryPublisher()
-    controller = Controller(
+def controlled(traffic: Any, replicas: list[Any], shelf: Shelf) -> Controller:
+    """A controller of the replicas that loads from a shelf."""
+    return Controller(
         store=traffic.store,
-        publisher=publisher,
+        publisher=MemoryPublisher(),
         replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
         placement=Placement(tuple(replica.url for replica in replicas)),
-        folder=Shelf(traffic.shelf).folder,
+        folder=shelf.folder,
         tasks={traffic.task: TaskPolicy()},
         clock=lambda: traffic.start,
         new_id=traffic.new_id,
         interval_s=0.01,
     )
+
+
+async def test_an_adapter_that_is_not_here_is_pulled_and_loaded(traffic: Any, replicas: list[Any]) -> None:
+    """Published by another machine: the controller fetches it, checks it, and the replicas load that folder."""
+    adapter = traffic.adapter(1)
+    store = ArtifactStore(str(traffic.shelf / "store"))
+    Shelf(traffic.shelf, store).push(adapter)
+    away = adapter.model_copy(update={"path": "/another/machine"})
+    home = traffic.shelf / "controller"
+    controller = controlled(traffic, replicas, Shelf(home, store))
+    controller.receive(away)
+    (started,) = await controller.tick(traffic.start)
+    assert (started.action, started.candidate) == ("start", adapter.name)
+    assert [replica.adapters for replica in replicas] == [{adapter.name: str(home / "adapters" / adapter.name)}] * 2
+
+
+async def test_a_tampered_adapter_is_never_served(
+    traffic: Any, replicas: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither by itself nor for a person does its rollout begin; with its own weights back it does."""
+    controller = controlled(traffic, replicas, Shelf(traffic.shelf))
     adapter = traffic.adapter(1)
     weights = Path(adapter.path) / WEIGHTS
     whole = weights.read_bytes()

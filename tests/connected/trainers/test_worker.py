@@ -15,10 +15,13 @@ from provider import BASE as PROVIDERS_BASE
 from provider import Provider as Server
 from training_place import Place, Replicas, chat, children
 
+from ratchet.infra.artifacts import ArtifactStore
 from ratchet.infra.kafka.memory import MemoryPublisher
+from ratchet.schemas.errors import ArtifactError
 from ratchet.schemas.events import Adapter, Training
 from ratchet.trainers import dataset as datasets
 from ratchet.trainers import managed, registry
+from ratchet.trainers.adapters.shelf import Shelf
 from ratchet.trainers.bases import Base, Serving
 from ratchet.trainers.worker import Stopped
 
@@ -55,7 +58,15 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     # Killed after the run and before the end was noted: the result is used, under the same name.
     (place.home / "jobs" / request.job_id / "outcome.json").unlink()
     place.publisher = MemoryPublisher()
+    # With the artifact store away nobody is told of the adapter, and the request is handled again.
+    (place.home / "a-file").write_text("")
+    place.artifacts = str(place.home / "a-file" / "store")
+    with pytest.raises(ArtifactError, match="a-file/store: "):
+        await place.worker(python="/nonexistent").handle(request)
+    assert place.publisher.events == []
+    place.artifacts = str(place.home / "store")
     await place.worker(python="/nonexistent").handle(request)
+    assert Shelf(place.home, ArtifactStore(place.artifacts)).published(adapter.name) == adapter
     assert place.publisher.events[0] == adapter
     assert place.states() == ["adapter", "finished"]
     assert len([path for path in (place.home / "adapters").iterdir() if "@" in path.name]) == 1

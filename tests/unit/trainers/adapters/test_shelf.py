@@ -87,6 +87,22 @@ def test_what_is_not_to_be_had_is_said(tmp_path: Path, store: ArtifactStore) -> 
         there.pull(away)
 
 
+def test_a_manifest_that_leads_elsewhere_is_none(tmp_path: Path, store: ArtifactStore) -> None:
+    """A file name with a path in it is no adapter.v1, and another adapter's manifest is not this one's."""
+    adapter = trained(tmp_path / "trainer")
+    shelf = Shelf(tmp_path / "trainer", store)
+    shelf.push(adapter)
+    manifest = Path(store.address) / adapter.name / MANIFEST
+    other = adapter.name[:-1] + ("0" if adapter.name[-1] != "0" else "1")
+    manifest.write_bytes(manifest.read_bytes().replace(adapter.name.encode(), other.encode()))
+    with pytest.raises(ArtifactError, match=f"its manifest is of {other}"):
+        shelf.published(adapter.name)
+    manifest.write_bytes(adapter.to_bytes().replace(CONFIG.encode(), b"../../etc/x.json"))
+    with pytest.raises(ArtifactError, match=r"files\.\.\./\.\./etc/x\.json"):
+        shelf.published(adapter.name)
+    assert shelf.published("../made") is None
+
+
 def test_changed_files_are_not_published(tmp_path: Path, store: ArtifactStore) -> None:
     """What was tampered with before the push does not spread."""
     adapter = trained(tmp_path / "trainer")
