@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ratchet.schemas.events import Closed, Method
+from ratchet.schemas.events import Method
 from ratchet.schemas.ids import AdapterName
+from ratchet.schemas.stopping import Stopping
 from ratchet.schemas.training_pool import ManagedRecipe
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,7 +50,7 @@ ONLINE: tuple[Method, ...] = ("grpo", "rloo")
 """They learn from rewards of the model's own answers; a dataset gives them prompts alone."""
 
 
-class Recipe(Closed):
+class Recipe(Stopping):
     """How a run trains; everything that changes what comes out of it."""
 
     method: Method = "dpo"
@@ -129,6 +130,11 @@ class Recipe(Closed):
             raise ValueError(f"precompute_reference with method {self.method!r}; allowed: with 'dpo' and 'kto'")
         if self.method == "kto" and self.kto_loss == "kto" and self.batch_size == 1:
             raise ValueError("batch_size 1 with method 'kto'; allowed: from 2, for its penalty compares neighbours")
+        watched = f"early_stopping {self.early_stopping!r}"
+        if self.early_stopping == "preference_accuracy" and self.method not in ("dpo", "reward"):
+            raise ValueError(f"{watched} with method {self.method!r}; allowed: with 'dpo' and 'reward'")
+        if self.early_stopping and not self.measured:
+            raise ValueError(f"{watched} with evaluations 0; allowed: from 1")
         of = f"with adapter_type {self.adapter_type!r}"
         if self.rslora and self.adapter_type not in ("lora", "dora"):
             raise ValueError(f"rslora {of}; allowed: with 'lora' and 'dora'")
@@ -147,6 +153,10 @@ class Recipe(Closed):
             return self
         if self.reward_adapter is None and self.reward_check is None:
             raise ValueError(f"no reward {with_}; allowed: reward_adapter, reward_check or both")
+        if self.measured:
+            raise ValueError(
+                f"evaluations {self.measured} {with_}; allowed: 0, for its loss says nothing of its answers"
+            )
         if self.adapter_type in ("prefix", "prompt"):
             raise ValueError(f"adapter_type {self.adapter_type!r} {with_}; allowed: 'lora', 'dora', 'ia3' and 'full'")
         answers = self.batch_size * self.gradient_accumulation

@@ -20,7 +20,7 @@ from ratchet.trainers.training import checkpoints, telling
 from ratchet.trainers.training.job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
 
 Progress = dict[str, Any]
-"""A line of progress.jsonl: ``step, steps, loss, reward_accuracy, reward_margin, grad_norm, lr, eta_s``."""
+"""A line of progress.jsonl: ``step, steps, loss, …, eta_s``; docs/training.md has all of them."""
 
 TRAINER = "ratchet.trainers.training.run"
 POLL_S = 0.5

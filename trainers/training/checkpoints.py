@@ -31,6 +31,9 @@ PARTS = ("torch", "transformers", "trl", "peft")
 UNLIKE = {"checkpoint_s"}
 """Fields of the recipe that change nothing of what comes out."""
 
+Needs = Callable[[int], int | None]
+"""The step whose checkpoint must be good beside the one of a step: the best so far, whose weights may be kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -93,16 +96,20 @@ def flaw(folder: Path, job: str) -> str | None:
     return f"{', '.join(spoilt)}: not what was sealed (sha256 differs)" if spoilt else None
 
 
-def newest(output: Path, job: str, say: Callable[[str], None]) -> Checkpoint | None:
+def newest(output: Path, job: str, say: Callable[[str], None], needs: Needs = lambda _: None) -> Checkpoint | None:
     """The newest checkpoint of a job that can be gone on from; those that cannot are deleted.
 
     Args:
         output: the job's output folder.
         job: the job's `fingerprint`.
         say: told of each one that is passed over, and why.
+        needs: what must be good beside it.
     """
     for folder in _folders(output):
         why = flaw(folder, job)
+        best = needs(_step(folder))
+        if why is None and best is not None and (spoilt := flaw(folder_of(output, best), job)):
+            why = f"of the best step before it, {best}: {spoilt}"
         if why is None:
             sealed = json.loads((folder / SEAL_FILE).read_bytes())
             return Checkpoint(folder, _step(folder), float(sealed["seconds"]))
@@ -111,10 +118,12 @@ def newest(output: Path, job: str, say: Callable[[str], None]) -> Checkpoint | N
     return None
 
 
-def keep(output: Path, newest_ones: int, also: int | None = None) -> None:
-    """Delete all but so many newest checkpoints, and but the one of step ``also``."""
-    for folder in _folders(output)[newest_ones:]:
-        if _step(folder) != also:
+def keep(output: Path, newest_ones: int, needs: Needs = lambda _: None) -> None:
+    """Delete all but so many newest checkpoints, and but those that these need, see `newest`."""
+    folders = _folders(output)
+    needed = {needs(_step(folder)) for folder in folders[:newest_ones]}
+    for folder in folders[newest_ones:]:
+        if _step(folder) not in needed:
             shutil.rmtree(folder)
 
 
@@ -123,7 +132,7 @@ def sealed_step(output: Path) -> int:
     return max((_step(folder) for folder in _folders(output) if (folder / SEAL_FILE).is_file()), default=0)
 
 
-def callback(output: Path, job: str, every_s: float, began: float) -> Any:
+def callback(output: Path, job: str, every_s: float, began: float, needs: Needs) -> Any:
     """A callback that has the trainer make a checkpoint when it is time, seals it and deletes older ones.
 
     Args:
@@ -131,6 +140,7 @@ def callback(output: Path, job: str, every_s: float, began: float) -> Any:
         job: the job's `fingerprint`.
         every_s: seconds between two; 0: none.
         began: when the run began (`time.monotonic`), less what earlier attempts took.
+        needs: what is kept beside the newest.
     """
     from transformers import TrainerCallback
 
@@ -142,11 +152,16 @@ def callback(output: Path, job: str, every_s: float, began: float) -> Any:
                 control.should_save = True
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            seal(output / f"{PREFIX}{state.global_step}", job, time.monotonic() - began)
-            keep(output, KEPT)
+            seal(folder_of(output, state.global_step), job, time.monotonic() - began)
+            keep(output, KEPT, needs)
             self.made = time.monotonic()
 
     return Checkpoints()
+
+
+def folder_of(output: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return output / f"{PREFIX}{step}"
 
 
 def _folders(output: Path) -> list[Path]:

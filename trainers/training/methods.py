@@ -31,6 +31,7 @@ def trainer(
     arguments: dict[str, Any],
     callbacks: list[Any],
     rewarded: Sequence[grpo.Reward] = (),
+    held: Sequence[Any] = (),
 ) -> Any:
     """The trainer of a recipe's method over what the recipe trains.
 
@@ -42,6 +43,7 @@ def trainer(
         arguments: of ``transformers.TrainingArguments``.
         callbacks: of the run.
         rewarded: what rewards the answers of grpo and rloo.
+        held: held-out rows of the same kind.
     """
     from datasets import Dataset
 
@@ -53,10 +55,13 @@ def trainer(
         "callbacks": callbacks,
         "peft_config": adapter(recipe),
     }
+    measured = recipe.measured and held
     match recipe.method:
         case "dpo":
+            parts["eval_dataset"] = Dataset.from_list(pairs(held)) if measured else None
             return _dpo(recipe, Dataset.from_list(pairs(rows)), arguments, parts)
         case "kto":
+            parts["eval_dataset"] = Dataset.from_list(examples(held, recipe.batch_size)) if measured else None
             return _kto(recipe, Dataset.from_list(examples(rows, recipe.batch_size)), arguments, parts)
         case "sft":
             return _sft(recipe, Dataset.from_list(sequences(rows)), arguments, parts)
@@ -101,6 +106,16 @@ def examples(rows: Sequence[EncodedExample], batch_size: int) -> list[dict[str, 
             one = {"prompt_ids": row.prompt_ids, "completion_ids": row.completion_ids, "label": row.label}
             found.append(one | {"KL_completion_ids": batch[place - 1].completion_ids})
     return found
+
+
+def wanted_tokens(rows: Sequence[Any]) -> float:
+    """Mean length, in tokens, of the answers of dpo and kto that are wanted; at least 1."""
+    lengths = [
+        len(row.chosen_ids) if isinstance(row, EncodedPair) else len(row.completion_ids)
+        for row in rows
+        if isinstance(row, EncodedPair) or (isinstance(row, EncodedExample) and row.label)
+    ]
+    return max(1.0, sum(lengths) / max(1, len(lengths)))
 
 
 def sequences(rows: Sequence[EncodedExample]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Source: Ouyang et al., "Training language models to follow instructions with hum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,23 @@ def rewards(model: Any, sequences: Sequence[list[int]], batch_size: int = 16) ->
 
 def reward_accuracy(model: Any, pairs: Sequence[EncodedPair]) -> PreferenceAccuracy:
     """How many pairs have their better answer rewarded more; a tie counts as wrong."""
-    sequences = [pair.prompt_ids + ids for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
-    found = rewards(model, sequences)
-    k = sum(better > worse for better, worse in zip(found[::2], found[1::2], strict=True))
+    k = sum(margin > 0 for margin in _margins(model, pairs))
     low, high = wilson(k, len(pairs))
     return {"n": len(pairs), "k": k, "rate": k / len(pairs), "low": low, "high": high}
+
+
+def held_out_loss(model: Any, pairs: Sequence[EncodedPair]) -> dict[str, float]:
+    """The mean loss of pairs (`eval_loss`, eq. 1) and how many are in the right order (`eval_preference_accuracy`)."""
+    margins = _margins(model, pairs)
+    losses = [math.log1p(math.exp(-abs(margin))) + max(-margin, 0.0) for margin in margins]
+    return {
+        "eval_loss": sum(losses) / len(losses),
+        "eval_preference_accuracy": sum(margin > 0 for margin in margins) / len(margins),
+    }
+
+
+def _margins(model: Any, pairs: Sequence[EncodedPair]) -> list[float]:
+    """By how much the better answer of each pair is rewarded more."""
+    sequences = [pair.prompt_ids + ids for pair in pairs for ids in (pair.chosen_ids, pair.rejected_ids)]
+    found = rewards(model, sequences)
+    return [better - worse for better, worse in zip(found[::2], found[1::2], strict=True)]

@@ -25,11 +25,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ratchet.schemas.errors import RatchetError
+from ratchet.schemas.errors import RatchetError, TrainingError
 from ratchet.schemas.explain import explain
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers.planning import refuse_what_cannot_fit
-from ratchet.trainers.training import checkpoints, telling
+from ratchet.trainers.training import checkpoints, stopping, telling
 from ratchet.trainers.training.grpo import opened, refuse_without_difference
 from ratchet.trainers.training.held_out import held_out
 from ratchet.trainers.training.job import (
@@ -40,6 +40,7 @@ from ratchet.trainers.training.job import (
     TrainingJob,
 )
 from ratchet.trainers.training.methods import trainer as make_trainer
+from ratchet.trainers.training.methods import wanted_tokens
 from ratchet.trainers.training.model import base_alone, dtype, load, load_tokenizer, save
 from ratchet.trainers.training.rows import prepare, read
 
@@ -78,11 +79,13 @@ def train(job: TrainingJob) -> dict[str, Any]:
         or 0), ``dtype``, ``metrics`` (loss first and last and, of methods with rewards, their accuracy and margin in
         the last steps) and, with held-out pairs, their preference accuracy ``holdout_before`` and ``holdout_after``,
         by the answer and (``…_per_token``) by the token, which does not favour short answers; with held-out rows of
-        another kind or method what `held_out` says.
+        another kind or method what `held_out` says. With early stopping ``steps`` is how far it got, ``best_step`` the
+        one whose weights are kept, and ``stopped_early`` 1 or 0.
 
     Raises:
         DatasetError: the dataset cannot be read.
-        TrainingError: nothing to learn from, no room for it, or the loss is no longer a finite number.
+        TrainingError: nothing to learn from, nothing held out to stop by, no room for it, a loss that is no longer a
+            finite number, collapsed rewards, or no memory left.
     """
     started = time.monotonic()
     recipe = job.recipe
@@ -92,10 +95,16 @@ def train(job: TrainingJob) -> dict[str, Any]:
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_memory()
+    with stopping.out_of_memory(recipe):
+        return _trained(job, learned, held, started)
+
+
+def _trained(job: TrainingJob, learned: list[Any], held: list[Any], started: float) -> dict[str, Any]:
     import torch
     from datasets import disable_progress_bars
     from transformers import PrinterCallback
 
+    recipe = job.recipe
     disable_progress_bars()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -103,26 +112,40 @@ def train(job: TrainingJob) -> dict[str, Any]:
     # 1. The rows as the token ids that serving would see, whether there is room for them, and the model.
     tokenizer = load_tokenizer(job.base_model, recipe)
     rows = prepare(job, learned, held, tokenizer)
+    if recipe.early_stopping and not rows.holdout:
+        raise TrainingError(
+            f"early_stopping {recipe.early_stopping!r}: no held-out row fits; there is nothing to stop by"
+        )
     refuse_what_cannot_fit(job, rows)
     model = load(job.base_model, recipe)
 
     # 2. TRL's trainer.
     steps = rows.steps
     made_of = checkpoints.fingerprint(job)
-    resumed = checkpoints.newest(job.output, made_of, _say)
+    file = job.output / PROGRESS_FILE
+    told = list(telling.lines(file))
+    resumed = checkpoints.newest(job.output, made_of, _say, lambda step: stopping.best_step(recipe, _until(told, step)))
     if resumed is not None:
         _say(f"going on after step {resumed.step} of {steps}, from {resumed.folder}")
         started -= resumed.seconds
-    file = job.output / PROGRESS_FILE
-    history = [line for line in telling.lines(file) if line["step"] <= (resumed.step if resumed else 0)]
+    history = _until(told, resumed.step if resumed else 0)
+    measured: telling.Line = {}
     callbacks = [
-        telling.callback(file, steps, history),
-        checkpoints.callback(job.output, made_of, recipe.checkpoint_s, started),
+        telling.callback(file, steps, history, measured),
+        checkpoints.callback(
+            job.output,
+            made_of,
+            recipe.checkpoint_s,
+            started,
+            lambda step: stopping.best_step(recipe, _until(history, step)),
+        ),
     ]
     arguments = _arguments(job.output, recipe, steps)
     with opened(job) as rewarded:
-        trainer = make_trainer(recipe, model, tokenizer, rows.drawn, arguments, callbacks, rewarded)
+        trainer = make_trainer(recipe, model, tokenizer, rows.drawn, arguments, callbacks, rewarded, rows.holdout)
         trainer.remove_callback(PrinterCallback)
+        wanted = wanted_tokens(rows.drawn)
+        trainer.add_callback(stopping.callback(trainer, recipe, steps, rows.holdout, wanted, history, measured))
 
         # 3. Held-out figures before, training, held-out figures after.
         with base_alone(trainer.model):
@@ -131,6 +154,8 @@ def train(job: TrainingJob) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
         training_s = time.monotonic() - training_started
         refuse_without_difference(history)
+        done = int(trainer.state.global_step)
+        best = _to_the_best(trainer, recipe, job.output, made_of, history)
         after = held_out(recipe, trainer.model, tokenizer, rows.holdout, "after", rewarded)
 
     # 4. The adapter, written whole before its hash is taken.
@@ -138,6 +163,8 @@ def train(job: TrainingJob) -> dict[str, Any]:
     metrics = {"loss_first": history[0]["loss"], "loss_last": telling.last(history, "loss")}
     rewards = [name for name in ("reward_accuracy", "reward_margin", "reward", "kl") if telling.has(history, name)]
     metrics |= {name: telling.last(history, name) for name in rewards}
+    if best is not None:
+        metrics |= {"best_step": float(best), "stopped_early": float(done < steps)}
     for figures in (before, after):
         metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}
     return {
@@ -146,13 +173,32 @@ def train(job: TrainingJob) -> dict[str, Any]:
         "training_seconds": round(training_s, 2),
         "n": rows.n,
         "too_long": rows.too_long,
-        "steps": steps,
-        "tokens": rows.tokens(recipe),
+        "steps": done,
+        "tokens": round(rows.tokens(recipe) * done / steps),
         "resumed_after": resumed.step if resumed else 0,
         "dtype": str(dtype(recipe)).removeprefix("torch."),
         "metrics": metrics,
         **{name: value for name, value in (before | after).items() if not isinstance(value, float)},
     }
+
+
+def _until(lines: Sequence[telling.Line], step: int) -> list[telling.Line]:
+    return [line for line in lines if line["step"] <= step]
+
+
+def _to_the_best(trainer: Any, recipe: Recipe, output: Path, made_of: str, history: list[telling.Line]) -> int | None:
+    """Put the weights of the best step into the model, where early stopping watched; gives that step.
+
+    Raises:
+        TrainingError: they are not those that were sealed.
+    """
+    best = stopping.best_step(recipe, history)
+    if best is not None and best != trainer.state.global_step:
+        folder = checkpoints.folder_of(output, best)
+        if why := checkpoints.flaw(folder, made_of):
+            raise TrainingError(f"the weights of the best step, {best}: {why}")
+        trainer._load_from_checkpoint(str(folder))
+    return best
 
 
 def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -162,6 +208,7 @@ def _arguments(output: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
         "output_dir": str(output),
         "max_steps": steps,
         "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "learning_rate": recipe.rate,

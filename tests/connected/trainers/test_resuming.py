@@ -29,17 +29,19 @@ def job(folder: Path, model: Path, method: str, **recipe: Any) -> TrainingJob:
     """A run of 24 steps, with dropout, over rows that are shuffled anew each of its two epochs."""
     folder.mkdir()
     letters, rows = random.Random(7), []
-    for _ in range(48):
+    for _ in range(56):
         prompt = [{"role": "user", "content": "".join(letters.choices("abcdefgh", k=6))}]
         answers = {"chosen": "yes", "rejected": "no"} if method == "dpo" else {"completion": "yes"}
         said = {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
         rows.append({"prompt": prompt, **said})
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:48]))
+    (folder / "holdout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[48:]))
     settings = {"method": method, "dtype": "float32", "threads": 1, "max_length": 64, "epochs": 2.0}
     settings |= {"lora_dropout": 0.1, "learning_rate": 0.01, "checkpoint_s": 1e-6, **recipe}
     made = TrainingJob(
         base_model=model,
         dataset=folder / "train.jsonl",
+        holdout=folder / "holdout.jsonl",
         output=folder / "out",
         recipe=Recipe.model_validate(settings),
     )
@@ -96,9 +98,13 @@ async def test_a_killed_run_ends_where_an_unbroken_one_ends(tiny_llama: Path, tm
 def test_a_spoilt_checkpoint_is_passed_over(
     tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SFT killed with -9, then a bit of the newest checkpoint's weights turned: the one before it is gone on from."""
-    whole = train(job(tmp_path / "whole", tiny_llama, "sft", checkpoint_s=0))
-    broken = job(tmp_path / "broken", tiny_llama, "sft")
+    """SFT killed with -9, then a bit of the newest checkpoint's weights turned: the one before it is gone on from.
+
+    With early stopping, so both runs find the same best step among those before and after the kill.
+    """
+    watching = {"early_stopping": "loss", "patience": 24, "evaluations": 12}
+    whole = train(job(tmp_path / "whole", tiny_llama, "sft", checkpoint_s=0, **watching))
+    broken = job(tmp_path / "broken", tiny_llama, "sft", **watching)
     killed(tmp_path / "broken", broken, 9)
     good = sorted(
         (folder for folder in broken.output.glob("checkpoint-*") if (folder / "seal.json").is_file()),
@@ -113,6 +119,7 @@ def test_a_spoilt_checkpoint_is_passed_over(
     assert (
         f"{good[-1].name.replace('-', ' of step ')} passed over: adapter_model.safetensors" in capsys.readouterr().err
     )
-    assert result["resumed_after"] == int(good[-2].name.removeprefix("checkpoint-"))
+    assert 0 < result["resumed_after"] < int(good[-1].name.removeprefix("checkpoint-"))
     assert result["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
+    assert result["metrics"]["best_step"] > 0
     assert furthest(broken.output, tmp_path / "whole" / "out") <= TOLERANCE

@@ -73,8 +73,10 @@ def test_training_lowers_the_loss_and_leaves_an_adapter(tiny_llama: Path, tmp_pa
     lines = [json.loads(line) for line in (out / "progress.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert set(lines[0]) == {
-        "step", "steps", "loss", "reward_accuracy", "reward_margin", "grad_norm", "lr", "eta_s",
+        "step", "steps", "loss", "reward_accuracy", "reward_margin", "chosen_reward", "rejected_reward", "grad_norm",
+        "lr", "tokens_s", "peak_mb", "eta_s",
     }  # fmt: skip
+    assert min(line[name] for line in lines for name in ("tokens_s", "peak_mb")) > 0
     assert lines[-1]["eta_s"] == 0
 
     rows: list[PreferenceRow] = [

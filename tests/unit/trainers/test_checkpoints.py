@@ -112,12 +112,19 @@ def test_where_none_is_good_the_run_begins_again(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path / "nowhere", JOB, pytest.fail) is None
 
 
-def test_the_newest_stay_and_the_one_that_is_named(tmp_path: Path) -> None:
-    """Older ones are deleted, but for the one of the step that is asked for."""
+def test_the_newest_stay_and_what_they_need(tmp_path: Path) -> None:
+    """Older ones are deleted, but for those whose weights were the best when one of the newest was made."""
+    best = {4: 1, 5: 3}
     for step in range(1, 6):
         checkpoint(tmp_path, step)
-    checkpoints.keep(tmp_path, 2, also=1)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-4", "checkpoint-5"]
+    checkpoints.keep(tmp_path, 2, best.get)
+    assert [entry.name[-1] for entry in sorted(tmp_path.iterdir())] == ["1", "3", "4", "5"]
+    (tmp_path / "checkpoint-3" / "optimizer.pt").write_text("spoilt")
+    lines: list[str] = []
+    found = checkpoints.newest(tmp_path, JOB, lines.append, best.get)
+    assert found is not None
+    assert found.step == 4
+    assert "of the best step before it, 3: optimizer.pt" in lines[0]
     checkpoints.keep(tmp_path, 0)
     assert not list(tmp_path.iterdir())
 
