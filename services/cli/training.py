@@ -12,6 +12,7 @@ import typer
 
 from ratchet.services import wiring
 from ratchet.services.cli import evaluation
+from ratchet.services.cli.training_view import TrainingView
 
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
@@ -83,7 +84,8 @@ def train(
     if detach:
         _detached(settings, task, params, dataset, as_json)
         return
-    outcome = train_now(settings, task, dataset, params, serve, _line(), lambda text: typer.echo(text, err=True))
+    with TrainingView(sys.stderr) as view:
+        outcome = train_now(settings, task, dataset, params, serve, view.show, lambda text: typer.echo(text, err=True))
     _tell(outcome, as_json)
     if outcome.adapter is None:
         raise typer.Exit(1)
@@ -95,33 +97,6 @@ def _detached(settings: Settings, task: str, params: dict[str, Any], dataset: st
     asked = request(settings, task, params, dataset)
     told = f"job {asked.job_id} of task {task} is asked for; `ratchet jobs show {asked.job_id}` says what becomes of it"
     typer.echo(asked.to_bytes() if as_json else told)
-
-
-_FIGURES = {
-    "loss": "loss {:.4f}",
-    "eval_loss": "held-out loss {:.4f}",
-    "reward_accuracy": "reward accuracy {:.0%}",
-    "reward_margin": "margin {:.3f}",
-    "reward": "reward {:.3f}",
-    "kl": "KL {:.3f}",
-    "eta_s": "{:.0f} s left",
-}
-"""What a progress line may have, in the order in which it is shown."""
-
-
-def _line() -> Callable[[dict[str, Any]], None]:
-    """A progress line that stays in its place on a terminal, and is one line a step elsewhere."""
-    live = sys.stderr.isatty()
-
-    def show(line: dict[str, Any]) -> None:
-        last = line["step"] >= line["steps"]
-        told = [f"step {line['step']}/{line['steps']}"]
-        told += [text.format(line[name]) for name, text in _FIGURES.items() if name in line]
-        text = "  ".join(told)
-        sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if last else "") if live else f"{text}\n")
-        sys.stderr.flush()
-
-    return show
 
 
 def _tell_plan(planned: dict[str, Any], as_json: bool) -> None:
