@@ -149,11 +149,23 @@ def test_a_retired_folder_leaves_its_manifest(store: ArtifactStore, folder: Path
 
 @pytest.mark.connected
 def test_a_server_that_dies_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    """A server that is gone is no empty store, and an address of no known kind is named."""
+    """Killed between two files of an upload, it is told; a server that is gone is no empty store."""
     with s3_server(tmp_path) as server:
         store = ArtifactStore(f"s3://{BUCKET}/there")
         assert store.publish(NAME, folder, FILES, b"manifest")
-        server.stop()
+        files, root = store._at
+        files.retries = 1  # the test waits for no back-off
+
+        class Dying(Failing):
+            def __getattr__(self, name: str) -> Any:
+                if name == "put_file" and self.left == 0:
+                    server.stop()
+                self.left -= name == "put_file"
+                return getattr(self.inner, name)
+
+        store.__dict__["_at"] = (Dying(files, 1), root)
+        with pytest.raises(ArtifactError, match=f"s3://{BUCKET}/there: support@v2-01234567 cannot be published"):
+            store.publish("support@v2-01234567", folder, FILES, b"manifest")
         with pytest.raises(ArtifactError, match=f"s3://{BUCKET}/there: cannot be listed"):
             store.names()
     with pytest.raises(ArtifactError, match="nowhere://bucket: cannot be used"):

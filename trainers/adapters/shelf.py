@@ -55,6 +55,11 @@ class Shelf:
             ArtifactError: there is no store, it is away, or has another adapter under the name.
         """
         verify(Path(adapter.path), adapter.name, adapter.weights_sha256, adapter.files, self._hashes)
+        known = self.published(adapter.name)
+        if known is not None and known.status == "retired":
+            raise ArtifactError(f"{self._needed().address}: {adapter.name} is retired: {known.reason}")
+        if known is not None and known.files == adapter.files:
+            return False  # whatever else an older or newer version writes into a manifest
         return self._needed().publish(adapter.name, Path(adapter.path), _files(adapter), adapter.to_bytes())
 
     def push_registered(self, adapter: Adapter) -> None:

@@ -23,6 +23,8 @@ from ratchet.trainers.adapters import checking, exporting, merging, quantizing
 from ratchet.trainers.adapters.checking import Tolerance
 from ratchet.trainers.registry import MANIFEST, WEIGHTS, file_sha256
 
+pytestmark = [pytest.mark.connected, pytest.mark.slow]
+
 TALKS = [
     [
         {"role": "user", "content": f"How do I mend part {n}?"},

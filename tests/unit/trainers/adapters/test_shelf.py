@@ -87,6 +87,18 @@ def test_what_is_not_to_be_had_is_said(tmp_path: Path, store: ArtifactStore) -> 
         there.pull(away)
 
 
+def test_the_same_files_are_published_once_and_never_again(tmp_path: Path, store: ArtifactStore) -> None:
+    """A manifest that says more of the same files is no other adapter; one that was retired does not come back."""
+    adapter = trained(tmp_path / "trainer")
+    shelf = Shelf(tmp_path / "trainer", store)
+    assert shelf.push(adapter)
+    assert not shelf.push(adapter.model_copy(update={"metrics": {"loss": 0.1}}))
+    assert shelf.published(adapter.name) == adapter
+    store.retire(adapter.name, adapter.model_copy(update={"status": "retired", "reason": "old"}).to_bytes())
+    with pytest.raises(ArtifactError, match="is retired: old"):
+        shelf.push(adapter)
+
+
 def test_a_manifest_that_leads_elsewhere_is_none(tmp_path: Path, store: ArtifactStore) -> None:
     """A file name with a path in it is no adapter.v1, and another adapter's manifest is not this one's."""
     adapter = trained(tmp_path / "trainer")
