@@ -206,9 +206,16 @@ def remembered(folder: Path, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a run's result.json, flat: what `training.v1` and the manifest carry as metrics."""
-    metrics = {name: float(value) for name, value in result.get("metrics", {}).items()}
+def figures(result: Mapping[str, Any], evaluation: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """The numbers of a run's result.json, flat: what `training.v1` and the manifest carry as metrics.
+
+    Args:
+        result: what the run left.
+        evaluation: the manifest's; adds the share of held-out answers that pass the task's check.
+    """
+    completion = (evaluation or {}).get("completion", {}).get("rate")
+    metrics = {} if completion is None else {"completion": float(completion)}
+    metrics |= {name: float(value) for name, value in result.get("metrics", {}).items()}
     for name in ("seconds", "n", "too_long", "steps", "trained_tokens", "cost_usd"):
         if isinstance(result.get(name), int | float):
             metrics[name] = float(result[name])

@@ -198,9 +198,9 @@ def register(
     Raises:
         TrainingError: the manifest cannot be written, or the one that is there cannot be read.
     """
+    if (known := registered(placed)) is not None:
+        return known
     file = placed.folder / MANIFEST
-    if file.is_file():
-        return read(placed.folder)
     rejected = rejected or unservable(params)
     adapter = Adapter.model_validate(
         {
@@ -232,6 +232,15 @@ def register(
     except OSError as error:
         raise TrainingError(f"{file}: {error.strerror}: the manifest cannot be written") from error
     return adapter
+
+
+def registered(placed: Placed) -> Adapter | None:
+    """The manifest of a placed adapter; None where it was not registered yet.
+
+    Raises:
+        TrainingError: there is one, but it is no `adapter.v1`.
+    """
+    return read(placed.folder) if (placed.folder / MANIFEST).is_file() else None
 
 
 def read(folder: Path) -> Adapter:

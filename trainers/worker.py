@@ -193,8 +193,11 @@ class Worker:
             base_path = await asyncio.to_thread(base.path)
             planned = await asyncio.to_thread(jobs.plan, folder, dataset, policy.training, wanted, base_path, reward)
             result, placed = await self._here(request, folder, planned, policy.training, on_line, turn)
-        evaluated = await evaluation.run(placed, planned.params, result)
-        adapter = self._register(request, planned, placed, result, evaluated, base)
+        # evaluation can take hours and a judge's money: what a killed worker registered is not asked again
+        adapter = registry.registered(placed)
+        if adapter is None:
+            evaluated = await evaluation.run(placed, planned.params, result)
+            adapter = self._register(request, planned, placed, result, evaluated, base)
         await asyncio.to_thread(self._push, adapter)
         ended = told(
             request,
@@ -202,7 +205,7 @@ class Worker:
             self._now(),
             dataset=dataset.version,
             adapter=adapter.name,
-            metrics=jobs.figures(result) | evaluated.metrics,
+            metrics=jobs.figures(result, adapter.evaluation),
             reason=adapter.reason,
             params=planned.params | ({"max_pairs": planned.max_pairs} if planned.max_pairs else {}),
         )

@@ -11,12 +11,11 @@ from typing import Any
 class Evaluated:
     """What an evaluation found.
 
-    ``figures`` is the manifest's ``evaluation``, ``metrics`` what the job's last event says of it; ``rejected`` why
-    the adapter must not be rolled out, None where nothing speaks against it.
+    ``figures`` is the manifest's ``evaluation``; ``rejected`` why the adapter must not be rolled out, None where
+    nothing speaks against it.
     """
 
     figures: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
     rejected: str | None = None
 
 

@@ -277,7 +277,6 @@ class Evaluation:
             figures["preference_accuracy"] = {"before": result["holdout_before"], "after": result["holdout_after"]}
         if result.get("rewards_before") and result.get("rewards_after"):
             figures["rewards"] = {"before": result["rewards_before"], "after": result["rewards_after"]}
-        metrics = {"completion": counts.rate} if counts and counts.rate is not None else {}
         if self.metrics:
             names = {name: side.name for name, side in sides.items()}
             figures["matrix"] = matrix(names, found, ours.seed) | {"notes": notes}
@@ -291,4 +290,4 @@ class Evaluation:
             answers = [advised(one, self.bench.advisory) if one.metric == "win_rate" else one for one in answers]
         if answers:
             figures["gates"] = [one.as_json() for one in answers]
-        return Evaluated(figures, metrics, rejection(answers, dry_run=ours.dry_run))
+        return Evaluated(figures, rejection(answers, dry_run=ours.dry_run))

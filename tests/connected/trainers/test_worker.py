@@ -55,9 +55,10 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     told, place.publisher = place.publisher.events[-2:], MemoryPublisher()
     await place.worker(python="/nonexistent").handle(request)
     assert place.publisher.events == told
-    # Killed after the run and before the end was noted: the result is used, under the same name.
+    # Killed after the run and before the end was noted: the result is used, under the same name; nothing is loaded
+    # or asked anew for what is registered already.
     (place.home / "jobs" / request.job_id / "outcome.json").unlink()
-    place.publisher = MemoryPublisher()
+    place.publisher, place.replicas.away = MemoryPublisher(), True
     # With the artifact store away nobody is told of the adapter, and the request is handled again.
     (place.home / "a-file").write_text("")
     place.artifacts = str(place.home / "a-file" / "store")
@@ -66,6 +67,7 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
     assert place.publisher.events == []
     place.artifacts = str(place.home / "store")
     await place.worker(python="/nonexistent").handle(request)
+    place.replicas.away = False
     assert Shelf(place.home, ArtifactStore(place.artifacts)).published(adapter.name) == adapter
     assert place.publisher.events[0] == adapter
     assert place.states() == ["adapter", "finished"]
