@@ -44,7 +44,7 @@ def _bench(s: Settings, store: Store, task: str, policy: TaskPolicy) -> Bench:
 
     made = comparer(task, policy, wiring.judges(s), wiring.judge_cache(s), s.rubrics)
     judge = in_force(store, task, policy, clock.now())
-    if judge.judge != made.word:
+    if judge.judge not in ("", made.word):
         return Bench(made, f"{made.word} is not the judge that people's labels are about")
     return Bench(made, "" if judge.standing.trusted else judge.standing.reason)
 

@@ -148,7 +148,7 @@ class Evaluation:
         found: dict[str, dict[str, Observed]] = {side: {} for side in sides}
         counts = await self._answers(sides, found)
         notes = await self._weights(sides, found, params)
-        return self._told(sides, found, counts, notes, result)
+        return await asyncio.to_thread(self._told, sides, found, counts, notes, result)
 
     async def _sides(self, candidate: Side) -> dict[str, Side]:
         """By their places in the matrix; the candidate alone where nothing is compared."""
@@ -187,11 +187,16 @@ class Evaluation:
         counts = await asyncio.to_thread(self._measured, replies, found)
         if self.bench is not None and "prompts" in replies:
             rows, said = wanted["prompts"][: self.policy.evaluation.judged], replies["prompts"]
-            other = said.get("stable", said.get("base"))
-            if other is not None:
+            try:
                 found["candidate"]["win_rate"] = await win_rate(
-                    self.bench.comparer, rows, said["candidate"], other, self.policy.system_prompt
+                    self.bench.comparer,
+                    rows,
+                    said["candidate"],
+                    said.get("stable", said["base"]),
+                    self.policy.system_prompt,
                 )
+            finally:
+                await self.bench.close()
         return counts
 
     def _asks(self, prompts: str) -> bool:

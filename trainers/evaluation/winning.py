@@ -21,6 +21,11 @@ class Bench:
     comparer: Comparer
     advisory: str = ""
 
+    async def close(self) -> None:
+        """Close the judges' connections."""
+        for judge in self.comparer.judges:
+            await judge.close()
+
 
 async def win_rate(
     comparer: Comparer,
