@@ -149,6 +149,8 @@ class Recipe(Stopping):
         with_ = f"with method {self.method!r}"
         if self.method == "reward" and self.adapter_type not in ("lora", "dora"):
             raise ValueError(f"adapter_type {self.adapter_type!r} {with_}; allowed: 'lora' and 'dora'")
+        if self.method == "reward" and self.quantization:
+            raise ValueError(f"quantization {self.quantization!r} {with_}; allowed: none, its head is computed whole")
         if self.method not in ONLINE:
             return self
         if self.reward_adapter is None and self.reward_check is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,19 @@ async def test_a_reward_model_is_registered_and_rewards_the_next_job(
     assert trained.evaluation["completion"]["n"] == 10
     assert trained.evaluation["rewards"]["after"].keys() == {made.name, "polite"}
     assert {"reward", "kl"} <= second.training.metrics.keys()
+
+
+@pytest.mark.parametrize("method", ["grpo", "reward"])
+def test_a_run_that_is_gone_on_with_ends_with_the_same_weights(method: str, tiny_llama: Path, tmp_path: Path) -> None:
+    """Answers that are drawn, and a head that begins at random, are the same after a checkpoint as without it."""
+    fields: dict[str, Any] = {"method": "reward"}
+    if method == "grpo":
+        fields = sharp(method="grpo", reward_check="capitals", epochs=0.5)
+    rows, source = (asked(64), RewardSource(task="t", check=CAPITALS)) if method == "grpo" else (pairs(24, 3), None)
+    one = job(tmp_path / method, tiny_llama, rows, source, checkpoint_s=0.001, **fields)
+    whole = train(one)
+    last = max(one.output.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]))
+    shutil.rmtree(last)  # as if the run had been killed while it wrote that
+    again = train(one)
+    assert 0 < again["resumed_after"] < whole["steps"] - 1
+    assert again["weights_sha256"] == whole["weights_sha256"]
