@@ -10,7 +10,7 @@ demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 
 # Two processes, a file at a time: half of the connected tests' time is waiting for brokers' timeouts.
 # In the order of testpaths: the one end-to-end test takes as long as a third of the rest.
-test: $(VENV)/.installed $(VENV)/.alertmanager ## the test suite
+test: $(VENV)/.installed $(VENV)/.alertmanager $(VENV)/.mlflow ## the test suite
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each test has parts of its own; much of their time is waiting. A short version: make faults KILLS=3 AWAY=5
@@ -69,6 +69,14 @@ $(VENV)/.alertmanager: $(VENV)/.installed
 		$$get 2>/dev/null || { [ "$$(id -u)" = 0 ] && timeout 120 apt-get -qq update && $$get; }; \
 		dpkg -x prometheus-alertmanager_*.deb . && rm prometheus-alertmanager_*.deb; \
 	fi && touch ../$(@F) || echo "no Alertmanager (Debian's prometheus-alertmanager): its test will skip"
+
+# MLflow's server for the test of tracking, beside the packages and without theirs: it would take pyarrow back a version.
+$(VENV)/.mlflow: $(VENV)/.installed
+	@$(PY) -m pip install -q --no-deps --target $(VENV)/mlflow mlflow==3.17.2 mlflow-skinny==3.17.2 mlflow-tracing==3.17.2 \
+		Flask==3.1.3 flask-cors==6.0.5 Werkzeug==3.1.9 blinker itsdangerous graphene==3.4.3 graphql-core==3.2.14 \
+		graphql-relay==3.2.0 SQLAlchemy==2.1.9 alembic==1.20.1 Mako huey gunicorn skops cachetools databricks-sdk gitdb \
+		GitPython smmap sqlparse google-auth pyasn1 pyasn1_modules docker prettytable wcwidth zipp 'importlib_metadata<9' \
+		python-dateutil six && touch $@ || echo "no MLflow: its tests will skip"
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

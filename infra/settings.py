@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ratchet.infra.pool_settings import PoolName, PoolSettings, server_address
+from ratchet.infra.tracking.settings import TrackingSettings
 from ratchet.schemas.alerting import SinkSettings
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.explain import explain
@@ -29,7 +30,7 @@ from ratchet.schemas.pricing import Price
 Port = Annotated[int, Field(ge=1, le=65_535)]
 CONFIG_FILE = "ratchet.toml"
 _ARTIFACTS = re.compile(r"^(?:[a-z][a-z0-9+.-]*://[^\s@?#]+|/[^\x00]*)$")
-SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "url", "urls", "artifacts"})
+SECRETS = frozenset({"clickhouse_dsn", "api_key", "redaction_salt", "secret", "token", "url", "urls", "artifacts"})
 
 
 class Embedded(BaseModel):
@@ -132,6 +133,7 @@ class Settings(BaseSettings):
     rubrics: Path = Field(Path("rubrics"), description="folder of your own rubrics, <name>.vN.md")
     retention: Retention = Field(Retention(), description="of every task that does not say otherwise")
     sinks: dict[TaskName, SinkSettings] = Field({"log": SinkSettings(kind="log")}, description="where alerts go")
+    tracking: TrackingSettings | None = Field(None, description="where training jobs are runs; None: nowhere")
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")
 

@@ -74,6 +74,10 @@ class TrainingCancelled(TrainingError):
     """A training that a person ended; the text says who and why."""
 
 
+class TrackingError(RatchetError):
+    """The experiment tracker refused or is away: keep the event and try again."""
+
+
 class RebuildError(RatchetError):
     """ClickHouse cannot be made again from the topics as asked: nothing was changed."""
 

@@ -73,7 +73,7 @@ TRAINING = Topic(
     "task",
     6,  # a job holds its partition for hours: few tasks wait behind another one's
     False,
-    ("ingest", "trainer"),
+    ("ingest", "trainer", "tracking"),
     "decisions to train, progress and results",
 )
 ADAPTER = Topic("ratchet.adapter", ("adapter.v1",), "name", 1, True, ("ingest", "controller"), "the adapter registry")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
 
 log = logging.getLogger("ratchet")
-STREAMS = ("checks", "judge", "pairs", "drift", "alerts")
+STREAMS = ("checks", "judge", "pairs", "drift", "alerts", "tracking")
 CONSUMERS = ("ingest", *STREAMS)
 PAIRS_S = 1.0
 """Seconds between two derivations of the pairs that new feedback touches."""
@@ -72,6 +72,8 @@ def run_consumers(s: Settings, names: Sequence[str]) -> None:
     for name in chosen:
         if name not in CONSUMERS:
             raise SettingsError(f"consumer {name!r}; allowed: {', '.join(CONSUMERS)}")
+    if "tracking" in names and s.tracking is None:
+        raise SettingsError("consumer 'tracking': no tracker is set; write [tracking] with kind and url")
     streams = [name for name in chosen if name in STREAMS]
     if "ingest" not in chosen:
         asyncio.run(_until_signal(lambda stop: _consume(s, streams, stop)))
@@ -178,10 +180,11 @@ async def _consume(s: Settings, names: Sequence[str], stop: asyncio.Event) -> No
         finally:
             stop.set()
 
-    measuring = [name for name in names if name not in ("drift", "alerts")]
+    measuring = [name for name in names if name not in ("drift", "alerts", "tracking")]
     parts = [_measure(s, measuring, stop)] if measuring else []
     parts += [_watch(s, stop)] if "drift" in names else []
     parts += [_tell(s, stop)] if "alerts" in names else []
+    parts += [_track(s, stop)] if "tracking" in names and s.tracking is not None else []
     await asyncio.gather(*map(whole, parts))
 
 
@@ -212,6 +215,22 @@ async def _tell(s: Settings, stop: asyncio.Event) -> None:
     finally:
         await asyncio.to_thread(publisher.close)
         outbox.close()
+
+
+async def _track(s: Settings, stop: asyncio.Event) -> None:
+    """Show training jobs as runs of the tracker; it needs no ClickHouse."""
+    from ratchet.consumers.tracking import Tracking, register
+    from ratchet.infra.kafka.stream import make_broker
+
+    tracker, publisher, broker = wiring.tracker(s), wiring.publisher(s, "ratchet-tracking"), make_broker(s.kafka)
+    register(broker, Tracking(tracker), publisher)
+    try:
+        await broker.start()
+        await stop.wait()
+        await broker.stop()
+    finally:
+        await asyncio.to_thread(tracker.close)
+        await asyncio.to_thread(publisher.close)
 
 
 async def _measure(s: Settings, names: Sequence[str], stop: asyncio.Event) -> None:

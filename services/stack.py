@@ -76,6 +76,7 @@ class Stack:
             ("alerts", ["consume", "alerts"]),
             ("controller", ["control"]),
             ("train-worker", ["train-worker"]),
+            *([("tracking", ["consume", "tracking"])] if s.tracking else []),
         ):
             final = {FloodError.status: FLOODED} if name == "ingest" else {}
             self.supervisor.start(self._own(name, arguments, lambda: True, final))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ratchet.infra.models.vllm import VllmClient
     from ratchet.infra.settings import Settings
     from ratchet.infra.sinks.outbox import Outbox
+    from ratchet.infra.tracking.tracker import Tracker
     from ratchet.services.controller.controller import Controller
     from ratchet.services.gateway.options import GatewayOptions, PoolOptions
     from ratchet.services.rules.placement import Placement
@@ -124,6 +125,14 @@ def outbox(s: Settings) -> Outbox:
     from ratchet.infra.sinks.outbox import Outbox
 
     return Outbox(outbox_path(s))
+
+
+def tracker(s: Settings) -> Tracker:
+    """Make a client of the experiment tracker that is set."""
+    from ratchet.infra.tracking.tracker import open_tracker
+
+    assert s.tracking is not None, "asked for where a tracker is set"
+    return open_tracker(s.tracking, s.home / "wandb")
 
 
 def vllm(s: Settings) -> VllmClient:
