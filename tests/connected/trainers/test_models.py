@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +163,31 @@ def test_a_gguf_reads_back_as_the_model(merged: Path, tmp_path: Path, quantizati
     assert lines[0] == f"FROM ./{file}"
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert lines[-1] == 'SYSTEM """Be brief."""'
+
+
+@pytest.mark.parametrize("quantization", ["f16", "q8_0"])
+def test_llama_cpp_answers_as_transformers(merged: Path, tmp_path: Path, quantization: Any) -> None:
+    """llama.cpp renders each conversation to as many tokens and finds the probabilities that transformers finds."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "out"
+    exporting.export_gguf(merged, out, "support@v1-0a1b2c3d", quantization, TALKS, None, {})
+    questions = [[{"role": "system", "content": "Be brief."}, talk[0]] for talk in TALKS]
+    script = Path(__file__).parents[2] / "llama_cpp.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(out / f"support-v1-0a1b2c3d-{quantization}.gguf")],
+        input=json.dumps(questions), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    sequences = checking.prompts(AutoTokenizer.from_pretrained(merged), questions)
+    ours = checking.logits(AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32), sequences)
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    assert [one["tokens"] for one in theirs] == [len(ids) for ids in sequences]
+    for one, logits in zip(theirs, ours, strict=True):
+        expected = torch.log_softmax(logits[-1], -1)
+        assert len(one["next"]) == 5
+        for token, logprob in one["next"].items():
+            assert logprob == pytest.approx(expected[int(token)].item(), abs={"f16": 0.02, "q8_0": 0.1}[quantization])
 
 
 def test_what_cannot_be_written_is_named(merged: Path, tmp_path: Path) -> None:
