@@ -117,6 +117,9 @@ def measure(job: ScoringJob) -> Found:
         DatasetError: the pairs cannot be used.
         TrainingError: a model cannot be loaded.
     """
+    from ratchet.trainers.training.job import read_rows
+
+    rows = read_rows(job.holdout, "dpo") if job.holdout else []  # before anything heavy is loaded
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -124,9 +127,7 @@ def measure(job: ScoringJob) -> Found:
     from ratchet.trainers.preference_accuracy import PairScores
     from ratchet.trainers.preference_accuracy import score as score_pairs
     from ratchet.trainers.training.encoding import encode_pairs
-    from ratchet.trainers.training.job import read_rows
 
-    rows = read_rows(job.holdout, "dpo") if job.holdout else []
     found: Found = {}
     for base in dict.fromkeys(one.base for one in job.models.values()):
         torch.manual_seed(job.seed)

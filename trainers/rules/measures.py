@@ -149,7 +149,7 @@ def _bleu(sums: Rows) -> float:
 
 
 def between(ordered: Rows, share: float) -> float:
-    """A quantile of sorted numbers, interpolated as numpy does by default (which takes 20 times as long)."""
+    """A quantile of sorted numbers, interpolated as numpy does by default, which takes ten times as long."""
     place = share * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
