@@ -35,5 +35,5 @@ async def test_pairs_and_tasks_of_base_and_adapter(tiny_llama: Path, tmp_path: P
         assert "away.yaml" in side["lm_eval:away"].error
     margins = [value[0] for value in candidate["reward_margin"].values.values()]
     assert any(abs(one) > 1e-6 for one in margins)
-    with pytest.raises(TrainingError, match="scoring ended with status 3: .*nowhere.jsonl"):
+    with pytest.raises(TrainingError, match=r"scoring ended with status 3: .*nowhere\.jsonl"):
         await score(ScoringJob(models=job.models, holdout=tmp_path / "nowhere.jsonl"))
