@@ -36,7 +36,8 @@ def gateway() -> None:
 
 def consume(
     names: Annotated[
-        list[str] | None, typer.Argument(help="ingest, checks, judge, pairs, alerts; none: all of them")
+        list[str] | None,
+        typer.Argument(help="ingest, checks, judge, pairs, drift, alerts, tracking; none: all of them"),
     ] = None,
 ) -> None:
     """Run consumers: measure what the topics carry."""

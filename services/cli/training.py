@@ -40,6 +40,9 @@ def train(
     reward_adapter: Annotated[str | None, typer.Option(help="of grpo and rloo: a reward model")] = None,
     reward_check: Annotated[str | None, typer.Option(help="of grpo and rloo: a check of the task")] = None,
     num_generations: Annotated[int | None, typer.Option(min=2, help="of grpo and rloo: answers to a prompt")] = None,
+    early_stopping: Annotated[
+        str | None, typer.Option(help="loss or preference_accuracy: of held-out rows, end where it gets no better")
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     serve: Annotated[bool, typer.Option(help="load the adapter into vLLM and evaluate it there")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="say what it would take, and whether that fits")] = False,
@@ -73,6 +76,7 @@ def train(
         "reward_adapter": reward_adapter,
         "reward_check": reward_check,
         "num_generations": num_generations,
+        "early_stopping": early_stopping,
         "seed": seed,
     }
     params = {name: value for name, value in wanted.items() if value is not None}

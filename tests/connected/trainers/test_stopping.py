@@ -76,6 +76,20 @@ def test_preference_training_ends_where_held_out_pairs_are_in_order(tiny_llama: 
     assert not list((tmp_path / "dpo").glob("best*"))
 
 
+def test_a_reward_model_ends_where_held_out_pairs_are_in_order(tiny_llama: Path, tmp_path: Path) -> None:
+    """Its head is kept with the adapter of the best step: held-out pairs are in the order that was measured there."""
+    made = job(
+        tmp_path / "reward", tiny_llama, [("yes", "nay")] * 48, [("yes", "nay")] * 8, method="reward", epochs=3.0,
+        early_stopping="preference_accuracy", patience=2, evaluations=18,
+    )  # fmt: skip
+    result = train(made)
+    measured = [line for line in telling.lines(tmp_path / "reward" / "progress.jsonl") if "eval_loss" in line]
+    best = max(line["eval_preference_accuracy"] for line in measured)
+    first = next(line["step"] for line in measured if line["eval_preference_accuracy"] == best)
+    assert (result["metrics"]["best_step"], result["metrics"]["stopped_early"]) == (first, 1.0)
+    assert result["holdout_after"]["rate"] == best == 1.0
+
+
 def test_a_run_to_its_end_keeps_its_last_step_where_that_is_best(tiny_llama: Path, tmp_path: Path) -> None:
     """Held-out answers that get likelier to the end: nothing was stopped, and kto's loss is told as well."""
     rows = ["yes"] * 24

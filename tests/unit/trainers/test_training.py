@@ -57,6 +57,10 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ({"loss_type": ["better"], "loss_weights": [1.0]}, "sigmoid"),
         ({"method": "sft", "precompute_reference": True}, "allowed: with 'dpo' and 'kto'"),
         ({"method": "kto", "batch_size": 1}, "allowed: from 2"),
+        ({"method": "kto", "early_stopping": "preference_accuracy"}, "allowed: with 'dpo' and 'reward'"),
+        ({"early_stopping": "loss", "evaluations": 0}, "allowed: from 1"),
+        ({"method": "grpo", "reward_check": "polite", "evaluations": 3}, "evaluations 3 with method 'grpo'"),
+        ({"early_stopping": "speed"}, "early_stopping"),
         ({"method": "grpo"}, "no reward with method 'grpo'; allowed: reward_adapter, reward_check or both"),
         ({"method": "grpo", "reward_adapter": "best"}, "reward_adapter"),
         (
