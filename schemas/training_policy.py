@@ -101,6 +101,9 @@ class Recipe(Stopping):
     gradient_accumulation: AtLeastOne = 1
     max_length: Annotated[int, Field(ge=16)] = 512
     """Most tokens of prompt and answer; rows whose better answer does not fit are left out."""
+    packing: bool = False
+    """Of sft: several rows in each sequence of up to max_length tokens, none of which sees another; batch_size counts
+    sequences."""
     seed: int = 0
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32.
@@ -140,6 +143,10 @@ class Recipe(Stopping):
             raise ValueError(f"rslora {of}; allowed: with 'lora' and 'dora'")
         if self.quantization and self.adapter_type == "full":
             raise ValueError(f"quantization {self.quantization!r} {of}; allowed: with an adapter, 4 bits do not learn")
+        if self.packing and self.method != "sft":
+            raise ValueError(f"packing with method {self.method!r}; allowed: with 'sft'")
+        if self.packing and self.adapter_type in ("prefix", "prompt"):
+            raise ValueError(f"packing {of}; allowed: with every other, for these come before a prompt")
         if self.gradient_checkpointing and self.adapter_type == "prefix":
             raise ValueError(f"gradient_checkpointing {of}; allowed: with every other, for PEFT's prefix is a cache")
         return self

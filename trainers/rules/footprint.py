@@ -127,6 +127,8 @@ def footprint(
         activations = shape.layers * tokens * shape.hidden * dtype_bytes + 2 * layer
     else:
         activations = (shape.layers + 1) * layer
+    if recipe.packing:  # who may see whom, of all tokens of a batch, as booleans and in the dtype of the attention
+        activations += tokens * tokens * (1 + dtype_bytes)
     tile = min(tokens, TILE_TOKENS) * TILE_WIDTH * max(dtype_bytes, 2)
     head = shape.vocabulary * shape.hidden * FLOAT32 if whole else 0
     scored = SCORED_AT_ONCE * (held_out + virtual)

@@ -42,6 +42,13 @@ class EncodedPrompt:
     prompt_ids: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Several rows in one sequence; none sees another."""
+
+    rows: tuple[EncodedExample, ...]
+
+
 def encode_pair(tokenizer: Any, row: PreferenceRow) -> EncodedPair:
     """Turn one row into token ids.
 

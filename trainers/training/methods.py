@@ -16,11 +16,12 @@ from ratchet.trainers.training import grpo, reward
 from ratchet.trainers.training.encoding import (
     EncodedExample,
     EncodedPair,
+    Packed,
     encode_examples,
     encode_pairs,
     encode_prompts,
 )
-from ratchet.trainers.training.model import adapter
+from ratchet.trainers.training.model import adapter, refuse_leaks
 
 
 def trainer(
@@ -118,15 +119,23 @@ def wanted_tokens(rows: Sequence[Any]) -> float:
     return max(1.0, sum(lengths) / max(1, len(lengths)))
 
 
-def sequences(rows: Sequence[EncodedExample]) -> list[dict[str, Any]]:
+def sequences(rows: Sequence[EncodedExample | Packed]) -> list[dict[str, Any]]:
     """Rows as TRL's SFT trainer takes them: the prompt's tokens are seen, and not learned (label -100)."""
-    return [
-        {
-            "input_ids": row.prompt_ids + row.completion_ids,
-            "labels": [-100] * len(row.prompt_ids) + row.completion_ids,
-        }
-        for row in rows
-    ]
+    return [_packed(row.rows) if isinstance(row, Packed) else _sequence(row) for row in rows]
+
+
+def _sequence(row: EncodedExample) -> dict[str, Any]:
+    return {
+        "input_ids": row.prompt_ids + row.completion_ids,
+        "labels": [-100] * len(row.prompt_ids) + row.completion_ids,
+    }
+
+
+def _packed(rows: Sequence[EncodedExample]) -> dict[str, Any]:
+    """One sequence of several rows; TRL's collator numbers the positions of each from 0, which keeps them apart."""
+    parts = [_sequence(row) for row in rows]
+    joined = {name: [one for part in parts for one in part[name]] for name in ("input_ids", "labels")}
+    return joined | {"seq_lengths": [len(part["input_ids"]) for part in parts]}
 
 
 def balanced(recipe: Recipe, labels: Sequence[bool]) -> tuple[float, float]:
@@ -185,5 +194,13 @@ def _kto(recipe: Recipe, dataset: Any, arguments: dict[str, Any], parts: dict[st
 def _sft(recipe: Recipe, dataset: Any, arguments: dict[str, Any], parts: dict[str, Any]) -> Any:
     from trl import SFTConfig, SFTTrainer
 
-    config = SFTConfig(max_length=recipe.max_length, dataset_kwargs={"skip_prepare_dataset": True}, **arguments)
+    if recipe.packing:
+        refuse_leaks(parts["model"])
+    config = SFTConfig(
+        max_length=recipe.max_length,
+        packing=recipe.packing,
+        packing_strategy="bfd",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **arguments,
+    )
     return SFTTrainer(args=config, train_dataset=dataset, **parts)

@@ -121,6 +121,37 @@ def adapter(recipe: Recipe) -> Any | None:
             return None
 
 
+def refuse_leaks(model: Any) -> None:
+    """See that a row in a packed sequence does not see the row before it.
+
+    Most models tell rows apart by positions that begin again from 0; one that does not (a state that is carried on,
+    positions counted from the mask) would learn from its neighbours.
+
+    Raises:
+        TrainingError: it sees them.
+    """
+    import torch
+
+    was_training, n = model.training, 8
+    model.eval()
+    vocabulary = model.config.get_text_config().vocab_size
+    before, other, row = (torch.arange(start, start + n) % vocabulary for start in (1, 1 + n, 1 + 2 * n))
+    positions = torch.arange(n).repeat(2)[None].to(model.device)
+
+    def logits(first: Any) -> Any:
+        ids = torch.cat([first, row])[None].to(model.device)
+        return model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, n:].float()
+
+    with torch.inference_mode():
+        one, two = logits(before), logits(other)
+    model.train(was_training)
+    if float((one - two).abs().max()) > 1e-4 * float(one.abs().max()):
+        raise TrainingError(
+            f"packing: in a {type(model).__name__} with attention {model.config._attn_implementation!r} a row sees the "
+            "row before it in its sequence; allowed: packing = false"
+        )
+
+
 def base_alone(model: Any) -> AbstractContextManager[Any]:
     """The base model without what is trained beside it; of a whole model that is only true before the first step."""
     disabled = getattr(model, "disable_adapter", None)

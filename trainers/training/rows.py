@@ -9,8 +9,9 @@ from typing import Any
 
 from ratchet.schemas.errors import DatasetError, TrainingError
 from ratchet.schemas.training_policy import Recipe
+from ratchet.trainers.rules.packing import pack
 from ratchet.trainers.rules.resampling import systematic
-from ratchet.trainers.training.encoding import EncodedPair, EncodedPrompt
+from ratchet.trainers.training.encoding import EncodedPair, EncodedPrompt, Packed
 from ratchet.trainers.training.job import TrainingJob, read_rows
 from ratchet.trainers.training.methods import encoder
 from ratchet.trainers.training.methods import steps as count_steps
@@ -66,6 +67,10 @@ def prepare(job: TrainingJob, rows: Sequence[Any], held_out: Sequence[Any], toke
         drawn = [encoded[index] for index in systematic([row.weight for row in kept])]
     except ValueError as error:
         raise DatasetError(f"{job.dataset}: {error}") from error
+    if recipe.packing:
+        drawn = [
+            Packed(tuple(drawn[place] for place in group)) for group in pack(lengths(drawn, recipe), recipe.max_length)
+        ]
     if recipe.method == "kto":
         random.Random(recipe.seed).shuffle(drawn)  # noqa: S311 - TRL goes through them in their order
     return Prepared(drawn, holdout, len(encoded), len(rows) - len(encoded), count_steps(recipe, len(drawn)))
@@ -73,7 +78,10 @@ def prepare(job: TrainingJob, rows: Sequence[Any], held_out: Sequence[Any], toke
 
 def lengths(rows: Sequence[Any], recipe: Recipe) -> list[int]:
     """Tokens of each encoded row, prompt and (longer) answer; an answer that is still to be drawn at its most."""
-    return [len(row.prompt_ids) + _answer(row, recipe) for row in rows]
+    return [
+        sum(lengths(row.rows, recipe)) if isinstance(row, Packed) else len(row.prompt_ids) + _answer(row, recipe)
+        for row in rows
+    ]
 
 
 def _answer(row: Any, recipe: Recipe) -> int:

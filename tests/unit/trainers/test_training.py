@@ -74,6 +74,8 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ),
         ({"method": "reward", "adapter_type": "ia3"}, "allowed: 'lora' and 'dora'"),
         ({"method": "reward", "quantization": "nf4"}, "quantization 'nf4' with method 'reward'; allowed: none"),
+        ({"method": "dpo", "packing": True}, "packing with method 'dpo'; allowed: with 'sft'"),
+        ({"method": "sft", "packing": True, "adapter_type": "prompt"}, "packing with adapter_type 'prompt'"),
         ({"adapter_type": "adalora"}, "'lora', 'dora', 'ia3', 'prefix', 'prompt' or 'full'"),
         ({"adapter_type": "ia3", "rslora": True}, "rslora with adapter_type 'ia3'; allowed: with 'lora' and 'dora'"),
         ({"adapter_type": "full", "quantization": "nf4"}, "quantization 'nf4' with adapter_type 'full'; allowed"),
