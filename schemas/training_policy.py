@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ratchet.schemas.events import Method
+from ratchet.schemas.events import Closed, Method
 from ratchet.schemas.ids import AdapterName
 from ratchet.schemas.stopping import Stopping
 from ratchet.schemas.training_pool import ManagedRecipe
@@ -44,6 +44,14 @@ LEARNING_RATES: dict[AdapterType, float] = {
     "full": 2e-5,
 }
 """Where the recipe says none; lora's was measured (docs/experiments.md), the others are those of PEFT's examples."""
+
+
+class Distributed(Closed):
+    """A run on several processes of this machine, one a GPU; each has batch_size rows at a time."""
+
+    processes: Annotated[int, Field(ge=2, le=64)]
+    strategy: Literal["ddp", "fsdp", "deepspeed_zero2"] = "ddp"
+    """ddp: each has the whole model; fsdp: each a part of it; deepspeed_zero2: of gradients and optimizer states."""
 
 
 ONLINE: tuple[Method, ...] = ("grpo", "rloo")
@@ -101,6 +109,10 @@ class Recipe(Stopping):
     gradient_accumulation: AtLeastOne = 1
     max_length: Annotated[int, Field(ge=16)] = 512
     """Most tokens of prompt and answer; rows whose better answer does not fit are left out."""
+    distributed: Distributed | None = None
+    """None: one process."""
+    accelerator: Literal["unsloth"] | None = None
+    """Kernels of another library, where it is installed and there is a GPU."""
     packing: bool = False
     """Of sft: several rows in each sequence of up to max_length tokens, none of which sees another; batch_size counts
     sequences."""
@@ -143,6 +155,14 @@ class Recipe(Stopping):
             raise ValueError(f"rslora {of}; allowed: with 'lora' and 'dora'")
         if self.quantization and self.adapter_type == "full":
             raise ValueError(f"quantization {self.quantization!r} {of}; allowed: with an adapter, 4 bits do not learn")
+        if self.distributed is not None and self.method not in ("dpo", "sft", "kto"):
+            raise ValueError(f"distributed with method {self.method!r}; allowed: with 'dpo', 'sft' and 'kto'")
+        if self.distributed is not None and (self.early_stopping or self.checkpoint_s):
+            raise ValueError(
+                "distributed with early_stopping or checkpoints; allowed: with checkpoint_s = 0 and neither"
+            )
+        if self.accelerator is not None and (self.adapter_type != "lora" or self.distributed is not None):
+            raise ValueError(f"accelerator {self.accelerator!r} {of}; allowed: with 'lora', in one process")
         if self.packing and self.method != "sft":
             raise ValueError(f"packing with method {self.method!r}; allowed: with 'sft'")
         if self.packing and self.adapter_type in ("prefix", "prompt"):

@@ -248,11 +248,14 @@ def memory_now(recipe: Recipe, *, here: bool = False) -> Memory:
         return Memory(round(recipe.memory_gib * GIB), "allowed by memory_gib", runtime, gpu)
     if gpu:
         return Memory(int(torch.cuda.mem_get_info()[0]), "free on the GPU", runtime, gpu)
+    shared = recipe.distributed.processes if recipe.distributed else 1
     free, where = _machine(), "free on this machine"
     limited = _cgroup()
     if limited is not None and limited < free:
         free, where = limited, "left of this container's limit"
-    return Memory(free + has, where, runtime, gpu)
+    if shared > 1:
+        where += f" for each of {shared} processes"
+    return Memory(free // shared + has, where, runtime, gpu)
 
 
 def _resident() -> int:

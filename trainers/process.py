@@ -16,13 +16,14 @@ import orjson
 from ratchet.infra.embedded import guard
 from ratchet.infra.embedded.child import last_line
 from ratchet.schemas.errors import TrainingError, TrainingInterrupted
-from ratchet.trainers.training import checkpoints, telling
+from ratchet.trainers.training import checkpoints, launching, telling
 from ratchet.trainers.training.job import EXIT_TRAINING, PROGRESS_FILE, RESULT_FILE
 
 Progress = dict[str, Any]
 """A line of progress.jsonl: ``step, steps, loss, …, eta_s``; docs/training.md has all of them."""
 
-TRAINER = "ratchet.trainers.training.run"
+LAUNCHER_FAILED = 1
+"""Exit status of what starts several processes, whatever one of them ended with."""
 POLL_S = 0.5
 GRACE_S = 5.0
 
@@ -80,11 +81,7 @@ async def _run(
     try:
         with log.open("ab") as sink:
             child = await asyncio.create_subprocess_exec(
-                python,
-                "-m",
-                TRAINER,
-                "--job",
-                str(job),
+                *launching.argv(python, job),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -105,7 +102,7 @@ async def _run(
     result = result_of(output)
     if code == 0 and result is not None:
         return result
-    if code == EXIT_TRAINING and (why := _own_words(output)):
+    if code in (EXIT_TRAINING, LAUNCHER_FAILED) and (why := _own_words(output)):
         raise TrainingError(why)
     raise TrainingInterrupted(_epitaph(code, log))
 

@@ -266,3 +266,51 @@ def test_a_taken_port_is_one_sentence(loop: Loop) -> None:
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("ratchet: gateway_port ")
     assert "Traceback" not in done.stderr
+
+
+CONVERSATIONS = [
+    [{"role": "user", "content": "Where is order 4711?"}],
+    [{"role": "system", "content": "Answer in JSON."}, {"role": "user", "content": "  spaces, \ttabs\n\nand lines "}],
+    [
+        {"role": "system", "content": "Kurz und höflich."},
+        {"role": "user", "content": "Grüße 👋 — 東京?"},
+        {"role": "assistant", "content": "Ja."},
+        {"role": "user", "content": "<|im_end|> and <|im_start|> as a user writes them"},
+    ],
+]
+
+
+def assert_training_sees_what_is_served(vllm: str, base_model: Path) -> None:
+    """Compare the token ids of training's rows with those that a model server makes of the same messages."""
+    from transformers import AutoTokenizer
+
+    from ratchet.trainers.training.encoding import encode_pair
+    from ratchet.trainers.training.job import PreferenceRow
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    served = httpx.get(f"{vllm}/v1/models").json()["data"][0]["id"]
+
+    def tokens(messages: list[dict[str, str]], **how: bool) -> list[int]:
+        answer = httpx.post(f"{vllm}/tokenize", json={"model": served, "messages": messages, **how}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: list[int] = answer.json()["tokens"]
+        return found
+
+    for prompt in CONVERSATIONS:
+        right, wrong = ({"role": "assistant", "content": text} for text in ('{"a": [1, 2]}', "no, ünlike"))
+        pair = encode_pair(
+            tokenizer, PreferenceRow.model_validate({"prompt": prompt, "chosen": [right], "rejected": [wrong]})
+        )
+        assert tokens(prompt, add_generation_prompt=True) == pair.prompt_ids
+        for answer, ids in ((right, pair.chosen_ids), (wrong, pair.rejected_ids)):
+            whole = tokens([*prompt, answer], add_generation_prompt=False)
+            learned = pair.prompt_ids + ids
+            assert whole[: len(learned)] == learned
+            assert tokenizer.decode(whole[len(learned) :]) == "\n"  # serving stops before it
+
+
+def test_training_sees_the_tokens_that_are_served(loop: Loop) -> None:
+    """vLLM's own rendering of a conversation is, token by token, what training encodes."""
+    assert_training_sees_what_is_served(
+        f"http://127.0.0.1:{loop.ports['vllm']}", loop.folder / ".ratchet/models/smollm2-135m-instruct"
+    )

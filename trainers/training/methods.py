@@ -54,7 +54,7 @@ def trainer(
         "model": model,
         "processing_class": tokenizer,
         "callbacks": callbacks,
-        "peft_config": adapter(recipe),
+        "peft_config": None if recipe.accelerator else adapter(recipe),  # an accelerator has its own layers
     }
     measured = recipe.measured and held
     match recipe.method:
@@ -88,7 +88,9 @@ def encoder(recipe: Recipe) -> Callable[[Any, Sequence[Any], int], tuple[list[An
 def steps(recipe: Recipe, n: int) -> int:
     """Steps of a run over so many rows; each prompt of grpo and rloo fills as many places as it gets answers."""
     places = n * (recipe.num_generations if recipe.method in ONLINE else 1)
-    return max(1, math.ceil(math.ceil(places / (recipe.batch_size * recipe.gradient_accumulation)) * recipe.epochs))
+    processes = recipe.distributed.processes if recipe.distributed else 1
+    at_once = recipe.batch_size * recipe.gradient_accumulation * processes
+    return max(1, math.ceil(math.ceil(places / at_once) * recipe.epochs))
 
 
 def pairs(rows: Sequence[EncodedPair]) -> list[dict[str, Any]]:

@@ -51,6 +51,8 @@ def load(folder: Path, recipe: Recipe) -> Any:
         set_seed,
     )
 
+    if recipe.accelerator == "unsloth":
+        return _by_unsloth(folder, recipe)
     wanted = dtype(recipe)
     how: dict[str, Any] = {"dtype": wanted}
     if recipe.quantization == "nf4":
@@ -71,6 +73,38 @@ def load(folder: Path, recipe: Recipe) -> Any:
         raise TrainingError(f"the base model at {folder} cannot be loaded: {error}") from error
     except ImportError as error:
         raise TrainingError(f"quantization {recipe.quantization!r}: {error}; allowed: with bitsandbytes") from error
+
+
+def _by_unsloth(folder: Path, recipe: Recipe) -> Any:
+    """Load a base model with Unsloth's kernels and its own LoRA layers.
+
+    Raises:
+        TrainingError: it is not installed, or there is no GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise TrainingError("accelerator 'unsloth': this machine has no GPU; allowed: on one, or no accelerator")
+    try:
+        from unsloth import FastLanguageModel
+    except ImportError:
+        raise TrainingError("accelerator 'unsloth' is not installed; `pip install unsloth` installs it") from None
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=recipe.max_length,
+        dtype=dtype(recipe),
+        load_in_4bit=recipe.quantization == "nf4",
+    )
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=recipe.lora_targets,
+        use_rslora=recipe.rslora,
+        use_gradient_checkpointing="unsloth" if recipe.gradient_checkpointing else False,
+        random_state=recipe.seed,
+    )
 
 
 def pad_beside_end(tokenizer: Any) -> None:
@@ -158,14 +192,17 @@ def base_alone(model: Any) -> AbstractContextManager[Any]:
     return disabled() if disabled is not None else nullcontext()
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> str:
+def save(model: Any, tokenizer: Any, folder: Path, state: Any = None) -> str:
     """Write what was trained as safetensors, a whole model with its tokenizer, and give its SHA-256 in hex.
 
     Raises:
         TrainingError: it was not written as one file of a known name.
     """
     whole = not hasattr(model, "peft_config")
-    model.save_pretrained(str(folder), safe_serialization=True, **({"max_shard_size": ONE_FILE} if whole else {}))
+    how: dict[str, Any] = {"state_dict": state} if state is not None else {}
+    model.save_pretrained(
+        str(folder), safe_serialization=True, **how, **({"max_shard_size": ONE_FILE} if whole else {})
+    )
     if whole:
         tokenizer.save_pretrained(str(folder))
     found = [folder / name for name in WEIGHTS_FILES if (folder / name).is_file()]

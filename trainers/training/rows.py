@@ -34,7 +34,8 @@ class Prepared:
     def tokens(self, recipe: Recipe) -> int:
         """Tokens of rows that go through the model in all steps, without padding."""
         each = sum(lengths(self.drawn, recipe)) / len(self.drawn)
-        return round(each * self.steps * recipe.batch_size * recipe.gradient_accumulation)
+        processes = recipe.distributed.processes if recipe.distributed else 1
+        return round(each * self.steps * recipe.batch_size * recipe.gradient_accumulation * processes)
 
 
 def read(job: TrainingJob) -> tuple[list[Any], list[Any]]:

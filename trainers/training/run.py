@@ -39,6 +39,7 @@ from ratchet.trainers.training.job import (
     RESULT_FILE,
     TrainingJob,
 )
+from ratchet.trainers.training.launching import of_this_process
 from ratchet.trainers.training.methods import trainer as make_trainer
 from ratchet.trainers.training.methods import wanted_tokens
 from ratchet.trainers.training.model import base_alone, dtype, load, load_tokenizer, save
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--job", type=Path, required=True, help="the job file, JSON")
     path: Path = parser.parse_args(argv).job
     try:
-        job = TrainingJob.model_validate_json(path.read_bytes())
+        job = of_this_process(TrainingJob.model_validate_json(path.read_bytes()))
         job.output.mkdir(parents=True, exist_ok=True)
     except ValidationError as error:
         _say(f"{path}: {explain(error)}")
@@ -159,7 +160,9 @@ def _trained(job: TrainingJob, learned: list[Any], held: list[Any], started: flo
         after = held_out(recipe, trainer.model, tokenizer, rows.holdout, "after", rewarded)
 
     # 4. The adapter, written whole before its hash is taken.
-    sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR)
+    parts = recipe.distributed is not None and recipe.distributed.strategy == "fsdp"
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if parts else None
+    sha256 = save(trainer.model, tokenizer, job.output / ADAPTER_DIR, state)
     metrics = {"loss_first": history[0]["loss"], "loss_last": telling.last(history, "loss")}
     rewards = [name for name in ("reward_accuracy", "reward_margin", "reward", "kl") if telling.has(history, name)]
     metrics |= {name: telling.last(history, name) for name in rewards}

@@ -14,7 +14,7 @@ from parts import wait_for
 
 from ratchet.schemas.training_policy import Recipe
 from ratchet.trainers import process
-from ratchet.trainers.training import telling
+from ratchet.trainers.training import launching, telling
 from ratchet.trainers.training.job import TrainingJob
 from ratchet.trainers.training.run import train
 
@@ -52,7 +52,7 @@ def job(folder: Path, model: Path, method: str, **recipe: Any) -> TrainingJob:
 
 def killed(folder: Path, made: TrainingJob, after: int) -> list[int]:
     """Start the run as the worker does, kill it with -9 after so many steps; gives the steps it told of."""
-    command = [sys.executable, "-m", process.TRAINER, "--job", str(folder / "job.json")]
+    command = [sys.executable, "-m", launching.TRAINER, "--job", str(folder / "job.json")]
     with (folder / "killed.log").open("wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log)
         try:

@@ -74,6 +74,12 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ),
         ({"method": "reward", "adapter_type": "ia3"}, "allowed: 'lora' and 'dora'"),
         ({"method": "reward", "quantization": "nf4"}, "quantization 'nf4' with method 'reward'; allowed: none"),
+        (
+            {"distributed": {"processes": 2}},
+            "distributed with early_stopping or checkpoints; allowed: with checkpoint_s",
+        ),
+        ({"distributed": {"processes": 1}}, "greater than or equal to 2"),
+        ({"accelerator": "unsloth", "adapter_type": "ia3"}, "accelerator 'unsloth' with adapter_type 'ia3'; allowed"),
         ({"method": "dpo", "packing": True}, "packing with method 'dpo'; allowed: with 'sft'"),
         ({"method": "sft", "packing": True, "adapter_type": "prompt"}, "packing with adapter_type 'prompt'"),
         ({"adapter_type": "adalora"}, "'lora', 'dora', 'ia3', 'prefix', 'prompt' or 'full'"),
