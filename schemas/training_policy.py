@@ -167,6 +167,10 @@ class Recipe(Stopping):
             raise ValueError(f"packing with method {self.method!r}; allowed: with 'sft'")
         if self.packing and self.adapter_type in ("prefix", "prompt"):
             raise ValueError(f"packing {of}; allowed: with every other, for these come before a prompt")
+        if self.quantization and self.adapter_type == "ia3":
+            raise ValueError(
+                f"quantization {self.quantization!r} {of}; allowed: with every other, for PEFT mixes its dtypes"
+            )
         if self.gradient_checkpointing and self.adapter_type == "prefix":
             raise ValueError(f"gradient_checkpointing {of}; allowed: with every other, for PEFT's prefix is a cache")
         return self

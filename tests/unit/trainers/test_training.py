@@ -84,6 +84,7 @@ def test_a_missing_dataset_is_a_dataset_error(tmp_path: Path) -> None:
         ({"method": "sft", "packing": True, "adapter_type": "prompt"}, "packing with adapter_type 'prompt'"),
         ({"adapter_type": "adalora"}, "'lora', 'dora', 'ia3', 'prefix', 'prompt' or 'full'"),
         ({"adapter_type": "ia3", "rslora": True}, "rslora with adapter_type 'ia3'; allowed: with 'lora' and 'dora'"),
+        ({"adapter_type": "ia3", "quantization": "nf4"}, "quantization 'nf4' with adapter_type 'ia3'; allowed"),
         ({"adapter_type": "full", "quantization": "nf4"}, "quantization 'nf4' with adapter_type 'full'; allowed"),
         ({"adapter_type": "prefix", "gradient_checkpointing": True}, "gradient_checkpointing with adapter_type"),
     ],

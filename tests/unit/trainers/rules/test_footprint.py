@@ -109,12 +109,13 @@ def test_what_is_advised_fits(kind: str, method: str, size: int, longest: int, s
             assert changed.batch_size * changed.gradient_accumulation == size
     if not advised:
         divisors = [one for one in range(1, size + 1) if size % one == 0 and (one > 1 or method != "kto")]
-        smallest: dict[str, Any] = {"batch_size": divisors[0], "max_length": 64}
+        together = {"batch_size": divisors[0], "gradient_accumulation": size // divisors[0]}
+        smallest: dict[str, Any] = together | {"max_length": 64}
         if kind != "prefix":
             smallest["gradient_checkpointing"] = True
-        if kind != "full":
+        if kind not in ("ia3", "full"):
             smallest["quantization"] = "nf4"
-        elif method != "sft":
+        if kind == "full" and method != "sft":
             smallest["precompute_reference"] = True
         least = Recipe.model_validate(recipe.model_dump() | smallest)
         assert needs(least, min(longest, 64)) > available
