@@ -215,7 +215,7 @@ def _ladders(recipe: Recipe, longest: int) -> list[list[dict[str, Any]]]:
     if sizes:
         together = recipe.batch_size * recipe.gradient_accumulation
         found.append([{"batch_size": size, "gradient_accumulation": together // size} for size in sizes])
-    if recipe.adapter_type not in ("ia3", "full") and recipe.quantization is None:
+    if recipe.adapter_type not in ("ia3", "full") and recipe.method != "reward" and recipe.quantization is None:
         found.append([{"quantization": "nf4"}])
     shortest = recipe.max_completion_length if recipe.method in ONLINE else 0
     if lengths := [
