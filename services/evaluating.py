@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def evaluator(s: Settings, store: Store, *, serve: bool = True) -> Evaluator:
     """What evaluates trained adapters; without ``serve`` nothing can be asked."""
-    from ratchet.trainers.evaluation.evaluator import Around, Evaluator
+    from ratchet.trainers.evaluation.evaluation import Around
+    from ratchet.trainers.evaluation.evaluator import Evaluator
 
     return Evaluator(
         Around(
             store=store,
-            home=s.home,
             config_dir=s.config_dir,
             bases=bases(s, serve=serve),
             folder=wiring.shelf(s).folder,

@@ -23,7 +23,8 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.trainers.adapters.shelf import Shelf
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.building import build
-from ratchet.trainers.evaluation.evaluator import Around, Evaluator
+from ratchet.trainers.evaluation.evaluation import Around
+from ratchet.trainers.evaluation.evaluator import Evaluator
 from ratchet.trainers.worker import Worker
 
 POLICY: dict[str, Any] = {
@@ -125,7 +126,7 @@ class Place:
             bases=bases,
             build=lambda task, kind: build(self.store, self.home, task, clock.now(), kind=kind),
             evaluator=Evaluator(
-                Around(self.store, self.home, self.home, bases, lambda adapter: Path(adapter.path), patience_s=0.0)
+                Around(self.store, self.home, bases, lambda adapter: Path(adapter.path), patience_s=0.0)
             ),
             push=Shelf(self.home, ArtifactStore(self.artifacts) if self.artifacts else None).push_registered,
             python=python,

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from ratchet.consumers.calibration import Questions
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import InvalidEvent, TrainingError
 from ratchet.schemas.events import Adapter, Method
@@ -241,6 +242,15 @@ def registered(placed: Placed) -> Adapter | None:
         TrainingError: there is one, but it is no `adapter.v1`.
     """
     return read(placed.folder) if (placed.folder / MANIFEST).is_file() else None
+
+
+def manifests(store: Questions) -> list[Adapter]:
+    """Every adapter's manifest in the order of registration, those of other machines too.
+
+    Raises:
+        StoreError: ClickHouse is away.
+    """
+    return [parse(Adapter, row["manifest"].encode()) for row in store.query("adapter_manifests")]
 
 
 def read(folder: Path) -> Adapter:

@@ -9,6 +9,7 @@ from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
 from ratchet.schemas.events import Adapter, Event, Rollout
 from ratchet.schemas.topics import ADAPTER, ROLLOUT
+from ratchet.trainers.registry import manifests
 
 FLUSH_S = 30.0
 
@@ -41,7 +42,7 @@ def seed_state_topics(store: Questions, publisher: Publisher, bootstrap: str) ->
 
 def adapters(store: Questions) -> list[Adapter]:
     """Every adapter's manifest, in the order of registration."""
-    return [parse(Adapter, row["manifest"].encode()) for row in store.query("adapter_manifests")]
+    return manifests(store)
 
 
 def rollouts(store: Questions) -> list[Rollout]:

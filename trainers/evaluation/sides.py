@@ -12,7 +12,7 @@ from ratchet.schemas.errors import ModelError, TrainingError
 from ratchet.schemas.events import Adapter
 from ratchet.trainers.adapters.verifying import verify_placed
 from ratchet.trainers.bases import Base, Replicas
-from ratchet.trainers.registry import Placed, read
+from ratchet.trainers.registry import Placed
 
 log = logging.getLogger("ratchet.trainer")
 
@@ -41,20 +41,19 @@ def placed_side(placed: Placed, base: Base) -> Side:
     return Side(placed.name, placed.served_as or placed.name, base, None if provided else placed.folder, provided)
 
 
-def stable_side(name: str, home: Path, bases: Mapping[str, Base], folder: Callable[[Adapter], Path]) -> Side:
+def stable_side(manifest: Adapter, bases: Mapping[str, Base], folder: Callable[[Adapter], Path]) -> Side:
     """The stable adapter, which may be another base model's.
 
     Args:
-        name: the adapter.
-        home: Ratchet's home, which has its manifest.
+        manifest: its manifest.
         bases: where each base model is.
         folder: gives an adapter's verified files.
 
     Raises:
-        TrainingError: there is no manifest of it, or no pool has its base model any more.
-        AdapterRefused: its files are not those that were registered.
+        TrainingError: no pool has its base model any more.
+        AdapterRefused: its files are not those that were registered, or are not to be had.
     """
-    manifest = read(home / "adapters" / name)
+    name = manifest.name
     base = next((one for one in bases.values() if one.model == manifest.base_model), None)
     if base is None:
         raise TrainingError(f"stable adapter {name}: no pool has its base model {manifest.base_model} any more")

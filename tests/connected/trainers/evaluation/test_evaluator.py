@@ -26,7 +26,8 @@ from ratchet.schemas.rows import row
 from ratchet.trainers import registry
 from ratchet.trainers.bases import FIRST, Base, Serving
 from ratchet.trainers.dataset import Dataset
-from ratchet.trainers.evaluation.evaluator import Around, Evaluator
+from ratchet.trainers.evaluation.evaluation import Around
+from ratchet.trainers.evaluation.evaluator import Evaluator
 from ratchet.trainers.evaluation.winning import Bench
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -124,9 +125,10 @@ class Home:
 
     def serve_stable(self) -> None:
         """Make the stable adapter stable in the task's routing table."""
-        found = row(_rollout(self.task, self.stable.name))
-        assert found is not None
-        self.store.insert_rows("rollouts_log", [found[1]])
+        for event in (self.stable, _rollout(self.task, self.stable.name)):
+            found = row(event)
+            assert found is not None
+            self.store.insert_rows(*found[:1], [found[1]])
 
     def policy(self, **more: Any) -> TaskPolicy:
         return TaskPolicy.model_validate(
@@ -158,7 +160,6 @@ class Home:
         return Evaluator(
             Around(
                 self.store,
-                self.folder,
                 self.folder,
                 {FIRST: self.base},
                 lambda one: Path(one.path),
@@ -220,7 +221,7 @@ async def test_a_candidate_is_measured_beside_base_and_stable_and_passes(
     assert table["metrics"]["bleu"]["stable"]["value"] < table["metrics"]["bleu"]["candidate"]["value"]
     assert table["metrics"]["lm_eval:colours"]["base"]["n"] == 6
     assert table["metrics"]["throughput"]["candidate"]["value"] > 0
-    assert found.metrics == {"completion": 0.9}
+    assert found.figures["completion"]["k"] == 54
     assert home.replicas.loaded == [home.candidate.name, home.stable.name]
     json.dumps(found.figures)
 
@@ -264,3 +265,17 @@ def test_what_can_never_be_measured_is_refused_before_training(
     _rows(tmp_path / "heldout.jsonl", "ticket", 3)
     with pytest.raises(DatasetError, match="no 'reference' in any row"):
         home.evaluator().prepare(home.task, home.policy(metrics=["bleu"]), home.base, home.dataset)
+
+
+async def test_weights_that_cannot_be_measured_are_an_error_and_no_pass(
+    store: Store, tmp_path: Path, tiny_llama: Path, server: JudgeServer
+) -> None:
+    """The pairs are gone when they are to be scored: their gate is an error, and the answers keep their figures."""
+    home = Home(store, tmp_path, tiny_llama, server)
+    gates = [{"metric": "preference_accuracy", "floor": 0.1, "min_n": 1}, {"metric": "completion", "floor": 0.5}]
+    policy = home.policy(gates=gates, lm_eval=[], metrics=[])
+    prepared = home.evaluator().prepare(home.task, policy, home.base, home.dataset)
+    home.dataset.file("holdout").unlink()
+    found = await prepared.run(home.candidate, {}, {})
+    assert [gate["verdict"] for gate in found.figures["gates"]] == ["error", "pass"]
+    assert "preference_accuracy: error: measuring the candidate failed: scoring ended with" in str(found.rejected)
