@@ -116,3 +116,29 @@ def test_unknown_adapter_is_one_sentence(tmp_path: Path) -> None:
     """Reading a manifest that is not there names the file."""
     with pytest.raises(TrainingError, match=r"support@v1-00000000/manifest.json"):
         registry.read(tmp_path / "support@v1-00000000")
+
+
+def test_a_whole_model_is_kept_with_what_serves_it(tmp_path: Path) -> None:
+    """Its weights, configuration and tokenizer are stored and hashed; pickles and code beside them stay out."""
+    made = tmp_path / "out"
+    made.mkdir()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
+        (made / name).write_text(name)
+    for name in ("training_args.bin", "modeling_own.py", "optimizer.pt"):
+        (made / name).write_text("code")
+    placed = registry.place(tmp_path, "support", new_id(), made, [])
+    kept = {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"}
+    assert {path.name for path in placed.folder.iterdir()} == kept | {registry.ORIGIN}
+    assert placed.files.keys() == kept
+    assert placed.weights_sha256 == registry.file_sha256(placed.folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(("kind", "said"), [("dora", "merge it"), ("prompt", "transformers alone"), ("full", "a pool")])
+def test_what_no_server_loads_is_registered_without_a_rollout(tmp_path: Path, kind: str, said: str) -> None:
+    """It is kept, with the status that begins no rollout and the reason; a worse reason goes before it."""
+    job_id = new_id()
+    placed = registry.place(tmp_path, "support", job_id, _made(tmp_path / "out"), [])
+    adapter = _register(placed, job_id, params={"adapter_type": kind})
+    assert adapter.status == "rejected"
+    assert f"adapter_type '{kind}'" in adapter.reason
+    assert said in adapter.reason
