@@ -164,7 +164,8 @@ class Worker:
         base = self._base(wanted.get("pool", policy.training.pool))
         if base.provider is None:
             # refused before anything is built for it
-            recipe = jobs.recipe(policy.training, wanted)
+            hot_loaded = base.serving is not None and base.serving.replicas is not None
+            recipe = jobs.recipe(policy.training, wanted, loads=hot_loaded)
             reward = await asyncio.to_thread(
                 reward_of, self._home, self._evaluator.config_dir, request.task, policy, recipe, base.model
             )
@@ -218,6 +219,10 @@ class Worker:
             raise TrainingError(f"training parameters: pool: {pool!r}; allowed: {known}")
         return base
 
+    def _started(self, request: Training, planned: Plan, which: str = "") -> Training:
+        version, params = planned.dataset.version, planned.params
+        return told(request, "started", self._now(), dataset=version, reason=which, params=params)
+
     async def _here(
         self,
         request: Training,
@@ -228,8 +233,7 @@ class Worker:
         turn: int,
     ) -> tuple[Mapping[str, Any], registry.Placed]:
         def started(which: str) -> None:
-            version = planned.dataset.version
-            self._publisher.publish(told(request, "started", self._now(), dataset=version, reason=which))
+            self._publisher.publish(self._started(request, planned, which))
 
         result = await attempting.run(
             planned.job_file,
@@ -250,7 +254,7 @@ class Worker:
         provider: Callable[[], managed.Provider],
         on_line: Callable[[process.Progress], None],
     ) -> tuple[Mapping[str, Any], registry.Placed]:
-        self._publisher.publish(told(request, "started", self._now(), dataset=planned.dataset.version))
+        self._publisher.publish(self._started(request, planned))
         order = managed.Order(
             job_id=request.job_id,
             task=request.task,

@@ -114,6 +114,7 @@ async def test_request_becomes_one_adapter_whatever_crashes(place: Place) -> Non
         (32, {"max_pairs": 3}, "gives 3 rows"),
         (32, {"lora_rank": 3}, "lora_rank"),
         (32, {"method": "ppo"}, "method"),
+        (32, {"adapter_type": "ia3"}, "'ia3' is not loaded by vLLM, which takes 'lora'"),
     ],
 )
 async def test_impossible_job_fails_with_its_reason(
