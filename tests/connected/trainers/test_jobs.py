@@ -8,14 +8,19 @@ from pathlib import Path
 
 import orjson
 import pytest
-from training_place import Place, children
+from openai import AsyncOpenAI
+from parts import wait_for
+from provider import BASE as PROVIDERS_BASE
+from provider import Provider as Server
+from training_place import Place, chat, children
 
 from ratchet.infra import clock
 from ratchet.schemas.errors import TrainingError
 from ratchet.schemas.events import Training
 from ratchet.schemas.rows import row
 from ratchet.schemas.training_policy import TrainingPolicy
-from ratchet.trainers import attempting, registry
+from ratchet.trainers import attempting, managed, registry
+from ratchet.trainers.bases import Base, Serving
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
 
@@ -82,6 +87,25 @@ async def test_a_person_ends_a_run(place: Place) -> None:
     assert outcome.adapter is None
     assert not children() - before
     assert place.states()[-1] == "cancelled"
+
+
+async def test_a_person_ends_a_provider_s_job(place: Place) -> None:
+    """A cancelled job is cancelled at the provider too, where it costs money."""
+    server = Server()
+    try:
+        client = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0)
+        far = managed.Provider(client, PROVIDERS_BASE, poll_s=60.0)
+        place.more["far"] = Base(PROVIDERS_BASE, None, lambda: far, Serving(None, chat))
+        place.pairs(20)
+        request = place.request(pool="far")
+        job = asyncio.create_task(place.worker().run(request))
+        await asyncio.to_thread(wait_for, lambda: bool(server.state.jobs))
+        cancelled(place, request)
+        outcome = await job
+        assert (outcome.training.state, outcome.adapter) == ("cancelled", None)
+        assert [one["status"] for one in server.state.jobs.values()] == ["cancelled"]
+    finally:
+        server.stop()
 
 
 async def test_a_job_that_was_cancelled_while_it_waited_never_begins(place: Place) -> None:
