@@ -30,7 +30,7 @@ from ratchet.trainers.worker import Worker
 POLICY: dict[str, Any] = {
     "completion": "polite",
     "checks": [{"name": "polite", "kind": "regex", "pattern": "please"}],
-    "training": {"lora_r": 4, "max_length": 128, "batch_size": 4},
+    "training": {"lora_r": 4, "max_length": 128, "batch_size": 4, "retry_wait_s": 0.0},
 }
 
 

@@ -49,7 +49,7 @@ def cancelled(place: Place, request: Training) -> None:
 async def test_an_interrupted_run_is_started_again(place: Place, tmp_path: Path) -> None:
     """A trainer that is killed from outside is started again, and each start is told; the job ends with its adapter."""
     place.pairs(20)
-    worker = place.worker(python=interpreter(tmp_path, deaths=1), retry_wait_s=0.0)
+    worker = place.worker(python=interpreter(tmp_path, deaths=1))
     outcome = await worker.run(place.request())
     assert outcome.adapter is not None, outcome.training.reason
     starts = [event for event in place.publisher.events if isinstance(event, Training) and event.state == "started"]
@@ -61,7 +61,7 @@ async def test_what_always_dies_is_given_up(place: Place, tmp_path: Path) -> Non
     """After so many starts that got nowhere the job fails and says so, across workers that were killed with it."""
     place.pairs(20)
     request, folder = place.request(), place.home / "jobs"
-    worker = place.worker(python=interpreter(tmp_path, deaths=99), retry_wait_s=0.0, max_attempts=3)
+    worker = place.worker(python=interpreter(tmp_path, deaths=99), max_attempts=3)
     (folder / request.job_id).mkdir(parents=True)
     # an earlier worker was ended together with the first start
     (folder / request.job_id / attempting.ATTEMPTS_FILE).write_bytes(orjson.dumps({"n": 1, "step": 0}))
