@@ -266,8 +266,17 @@ class GateResult(Closed):
 
 RolloutStatus = Literal["idle", "running", "paused", "promoted", "aborted", "superseded"]
 RolloutAction = Literal[
-    "start", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "seed", "refuse"
+    "start", "prove", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "confirm", "seed", "refuse"
 ]
+
+
+class Span(Closed):
+    """One stage of a rollout that both arms' users went through: from when, until before when (None: still)."""
+
+    stage: str
+    weight_bp: Annotated[int, Field(ge=0, le=10_000)]
+    since: Instant
+    until: Instant | None = None
 
 
 class Rollout(Event):
@@ -294,6 +303,12 @@ class Rollout(Event):
     actor: str = Field("controller", description="'controller' or the person who asked")
     reason: str = ""
     gates: list[GateResult] = Field(default_factory=list)
+    proved: list[str] = Field(default_factory=list, description="gates that passed: a sequential test ends there")
+    carried: list[Span] = Field(default_factory=list, description="earlier stages whose evidence counts in this one")
+    blocked: list[str] = Field(
+        default_factory=list, description="dataset versions whose adapter was aborted: none starts without a person"
+    )
+    epoch: Annotated[int, Field(ge=0)] = Field(0, description="of the controller that wrote it; a later one fences")
     operator_seen: EventId | None = Field(None, description="the last operator.v1 that was applied")
 
 
@@ -305,11 +320,32 @@ class Operator(Event):
 
     schema_: Literal["operator.v1"] = Field("operator.v1", alias="schema")
     task: TaskName
-    verb: Literal["start", "promote", "pause", "resume", "abort", "undo"]
-    adapter: AdapterName | None = None
+    verb: Literal["start", "retry", "promote", "pause", "resume", "abort", "undo"]
+    adapter: AdapterName | None = Field(None, description="what to start, or what to go back to")
     full: bool = False
     who: Annotated[str, Field(min_length=1, max_length=256)]
     why: str = ""
+
+
+class Gateway(Event):
+    """``gateway.v1``: what one gateway routes by, said when a table takes effect and every few seconds.
+
+    So the controller knows who has acknowledged which version of a routing table, and who is out of reach.
+    """
+
+    schema_: Literal["gateway.v1"] = Field("gateway.v1", alias="schema")
+    gateway: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] = Field(
+        description="the process: host, port and a number of its own"
+    )
+    state: Literal["up", "left"] = "up"
+    tables: dict[TaskName, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="by task the version of the routing table in force"
+    )
+    since: dict[TaskName, Instant] = Field(default_factory=dict, description="when that version took effect here")
+    in_flight: dict[AdapterName, Count] = Field(default_factory=dict, description="requests at model servers now")
+    last_request: dict[AdapterName, Instant] = Field(
+        default_factory=dict, description="when each adapter was last routed to, mirrored copies included"
+    )
 
 
 class Moved(Closed):

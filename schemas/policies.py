@@ -21,84 +21,12 @@ from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.pairwise_policy import PairwisePolicy
 from ratchet.schemas.pricing import Price
 from ratchet.schemas.retraining_policy import RetrainingPolicy
+from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.schemas.training_policy import TrainingPolicy
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-
-
-Metric = Literal["completion", "error_rate", "latency_p95", "satisfaction", "judge_score"]
-
-
-class Gate(Closed):
-    """One non-inferiority question about the candidate.
-
-    ``margin`` is how much worse the candidate may be before it counts as worse: in points of the
-    metric (0.02 = 2 points) or, with ``margin_kind="rel"``, as a share of the stable arm's value.
-    ``min_n`` counts observations in each arm; below it the gate is inconclusive.
-    """
-
-    metric: Metric
-    margin: Annotated[float, Field(ge=0)]
-    margin_kind: Literal["abs", "rel"] = "abs"
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    min_n: AtLeastOne = 100
-    planned_n: AtLeastOne = 1_500
-    critical: bool = True
-    """A gate that is not critical is reported but neither blocks nor aborts."""
-
-
-class Stage(Closed):
-    """One step of a rollout: how many of 10,000 sticky keys get the candidate, or are mirrored to it."""
-
-    name: str
-    weight_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
-    mirror_bp: Annotated[int, Field(ge=0, le=10_000)] = 0
-    min_duration_s: Annotated[float, Field(ge=0)] = 0
-    max_wait_s: Positive = 7 * 86_400
-    on_timeout: Literal["pause", "abort"] = "pause"
-    gates: list[Gate] | None = None
-    """None: the policy's gates; a list: these instead."""
-    min_n: AtLeastOne | None = None
-    """Overrides the gates' ``min_n`` in this stage (a 5% stage sees few candidate requests)."""
-
-
-def _stages() -> list[Stage]:
-    hour = 3600.0
-    return [
-        Stage(name="shadow", mirror_bp=1_000, min_duration_s=24 * hour),
-        Stage(name="5%", weight_bp=500, min_duration_s=4 * hour),
-        Stage(name="20%", weight_bp=2_000, min_duration_s=4 * hour),
-        Stage(name="50%", weight_bp=5_000, min_duration_s=4 * hour),
-        Stage(name="100%", weight_bp=10_000, min_duration_s=4 * hour),
-    ]
-
-
-def _gates() -> list[Gate]:
-    return [
-        Gate(metric="completion", margin=0.02),
-        Gate(metric="latency_p95", margin=0.20, margin_kind="rel"),
-        Gate(metric="error_rate", margin=0.005),
-        Gate(metric="satisfaction", margin=0.05),
-    ]
-
-
-class RolloutPolicy(Closed):
-    """The stages of a rollout and the gates between them."""
-
-    stages: list[Stage] = Field(default_factory=_stages, min_length=1)
-    gates: list[Gate] = Field(default_factory=_gates)
-
-    @model_validator(mode="after")
-    def _stages_rise(self) -> RolloutPolicy:
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) != len(names):
-            raise ValueError(f"stages {names}: names repeat; allowed: each name once")
-        weights = [stage.weight_bp for stage in self.stages]
-        if weights != sorted(weights) or weights[-1] != 10_000:
-            raise ValueError(f"stages' weight_bp {weights}; allowed: rising, the last 10000")
-        return self
 
 
 RedactionKind = Literal["secret", "email", "iban", "card", "phone"]
