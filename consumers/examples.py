@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from ratchet.consumers.rules.phrases import REFUSALS, UNCERTAIN
 from ratchet.infra.clickhouse.client import Store
-from ratchet.schemas.events import Drift
+from ratchet.schemas.monitoring_events import Drift
 from ratchet.schemas.rows import instant
 
 FEEDBACK_AFTER = timedelta(days=7)

@@ -29,7 +29,7 @@ from ratchet.consumers.rules.telling import HOUR, finding, hour_event, shift_eve
 from ratchet.consumers.shift_rates import expected_of_shift
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.events import Alert, Drift
+from ratchet.schemas.monitoring_events import Alert, Drift
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import instant
 

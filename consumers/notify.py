@@ -19,7 +19,8 @@ from ratchet.infra.sinks.notice import Notice
 from ratchet.infra.sinks.outbox import Outbox, Pending, Told
 from ratchet.infra.sinks.sink import send
 from ratchet.schemas.alerting import SinkSettings
-from ratchet.schemas.events import Alert, Event
+from ratchet.schemas.events import Event
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.topics import ALERT
 
 if TYPE_CHECKING:

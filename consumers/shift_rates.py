@@ -21,7 +21,7 @@ from ratchet.consumers.rules.quality_baseline import Baseline, estimate
 from ratchet.consumers.rules.shift_simulation import KINDS, Kind, Traffic
 from ratchet.consumers.rules.simulation import false_alarms
 from ratchet.infra.clickhouse.client import Store
-from ratchet.schemas.events import Drift
+from ratchet.schemas.monitoring_events import Drift
 from ratchet.schemas.policies import TaskPolicy
 
 SEED = 20261125

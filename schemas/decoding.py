@@ -8,21 +8,10 @@ import orjson
 from pydantic import ValidationError
 
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.events import (
-    Adapter,
-    Alert,
-    DeadLetter,
-    Drift,
-    Event,
-    Feedback,
-    Inference,
-    Operator,
-    Rollout,
-    Score,
-    Shadow,
-    Training,
-)
+from ratchet.schemas.events import Adapter, DeadLetter, Event, Feedback, Inference, Score, Shadow, Training
 from ratchet.schemas.explain import explain
+from ratchet.schemas.monitoring_events import Alert, Drift
+from ratchet.schemas.rollout_events import Operator, Rollout
 
 E = TypeVar("E", bound=Event)
 

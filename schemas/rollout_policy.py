@@ -20,7 +20,7 @@ Metric = Annotated[
     Field(
         pattern=r"^(?:completion|error_rate|latency_p95|satisfaction|judge_score|win_rate|cost|refusal_rate|length"
         r"|check:[a-z0-9][a-z0-9_-]{0,63})$",
-        description="'check:<name>' is the share of answers that pass a check; 'win_rate' a judge's, of pairs in shadow",
+        description="'check:<name>' is the share of answers that pass a check; 'win_rate' a judge's, of shadow pairs",
     ),
 ]
 LOWER_IS_BETTER = frozenset({"error_rate", "latency_p95", "cost", "refusal_rate", "length"})
@@ -117,7 +117,7 @@ class BurstPolicy(Closed):
     """When errors and fallbacks come so thick that nobody waits for a gate.
 
     Of the candidate's calls in the last ``window_s`` seconds at least ``min_n``, and at least ``share`` of them failed
-    (each is a user who got a fallback's answer), while the stable arm's calls, where it has some, did not fail as often.
+    (each is a user who got a fallback's answer), while the stable arm's calls, if it has some, did not fail as often.
     """
 
     window_s: Positive = 60.0

@@ -8,19 +8,9 @@ from typing import Any
 
 import orjson
 
-from ratchet.schemas.events import (
-    Adapter,
-    Alert,
-    Drift,
-    Event,
-    Feedback,
-    Inference,
-    Request,
-    Rollout,
-    Score,
-    Shadow,
-    Training,
-)
+from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Request, Score, Shadow, Training
+from ratchet.schemas.monitoring_events import Alert, Drift
+from ratchet.schemas.rollout_events import Rollout
 
 Row = dict[str, Any]
 TABLES = {

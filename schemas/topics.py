@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet.schemas.events import (
-    Adapter,
-    Alert,
-    DeadLetter,
-    Drift,
-    Event,
-    Feedback,
-    Inference,
-    Operator,
-    Rollout,
-    Score,
-    Shadow,
-    Training,
-)
+from ratchet.schemas.events import Adapter, DeadLetter, Event, Feedback, Inference, Score, Shadow, Training
+from ratchet.schemas.monitoring_events import Alert, Drift
+from ratchet.schemas.rollout_events import Operator, Rollout
 
 Partition = tuple[str, int]
 """A topic's name and the number of one of its partitions."""

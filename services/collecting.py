@@ -19,7 +19,8 @@ from ratchet.infra import clock
 from ratchet.infra.artifacts import ArtifactStore
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.events import Adapter, Operator, Rollout
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.topics import ROLLOUT
 from ratchet.services import wiring
 from ratchet.services.controller.seed import adapters, rollouts

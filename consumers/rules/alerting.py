@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import Alert
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 Severity = Literal["info", "warning", "critical"]
 _RANK = {"info": 0, "warning": 1, "critical": 2}

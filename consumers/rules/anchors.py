@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ratchet.schemas.calibration_policy import CalibrationPolicy
-from ratchet.schemas.events import Alert, Closed, Instant, Share
+from ratchet.schemas.events import Closed, Instant, Share
 from ratchet.schemas.ids import BASE, AdapterName, EventId, TaskName, derived_id
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.rows import canonical
 
 KIND = "judge_drift"

@@ -13,7 +13,7 @@ from math import isfinite
 
 from ratchet.consumers.rules.measurement import Measurement, Window
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import DriftVerdict
+from ratchet.schemas.monitoring_events import DriftVerdict
 
 WEEK = timedelta(days=7)
 

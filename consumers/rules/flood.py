@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ratchet.schemas.events import Alert, DeadLetter
+from ratchet.schemas.events import DeadLetter
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 HOUR_MS = 60 * 60 * 1000
 

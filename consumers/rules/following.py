@@ -13,7 +13,7 @@ from ratchet.consumers.rules.quality import Cusum, Detector, Page, Thresholds, V
 from ratchet.consumers.rules.quality_baseline import Baseline, estimate
 from ratchet.consumers.rules.rates import Rate, RateThresholds, bernoulli
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import DriftVerdict
+from ratchet.schemas.monitoring_events import DriftVerdict
 
 Rule = Literal["page", "cusum", "detector", "rate"]
 FALLS: dict[str, tuple[Rule, ...]] = {

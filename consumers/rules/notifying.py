@@ -8,7 +8,7 @@ from ratchet.infra.kafka.backoff import backoff_s
 from ratchet.infra.sinks.notice import Reason
 from ratchet.infra.sinks.outbox import Told
 from ratchet.schemas.alerting import RANK, SinkSettings
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 
 FIRST_S, LAST_S = 1.0, 300.0
 """The first and the longest wait after a failure, before jitter."""

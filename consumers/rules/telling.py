@@ -10,8 +10,8 @@ from ratchet.consumers.rules.alerting import Finding, Severity
 from ratchet.consumers.rules.drift import Ruling
 from ratchet.consumers.rules.following import Followed, Hour
 from ratchet.consumers.rules.measurement import Window
-from ratchet.schemas.events import Drift, Moved
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Drift, Moved
 
 HOUR = timedelta(hours=1)
 _TABLES = {"page": "quality", "cusum": "quality", "detector": "quality", "rate": "drift", "shift": "drift"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from ratchet.schemas.events import Alert
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 Reason = Literal["raised", "worse", "updated", "reminder", "resolved", "test"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import StartError
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 
 MOST_ALERTS = 10_000
 """Beyond it the oldest go, resolved ones first."""

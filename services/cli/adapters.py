@@ -12,7 +12,8 @@ from ratchet.services.cli.lineage import lineage
 from ratchet.services.cli.models import export, merge, quantize
 
 if TYPE_CHECKING:
-    from ratchet.schemas.events import Adapter, Rollout
+    from ratchet.schemas.events import Adapter
+    from ratchet.schemas.rollout_events import Rollout
 
 app = typer.Typer(help="The adapters that training made.", no_args_is_help=True)
 for _command in (lineage, merge, export, quantize, push, pull, gc):

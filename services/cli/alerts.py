@@ -109,7 +109,7 @@ def ack(
     """Acknowledge an open alert: it reminds nobody any more, and speaks again if it gets worse or ends."""
     from ratchet.infra import clock
     from ratchet.schemas.errors import BrokerError, RatchetError
-    from ratchet.schemas.events import Alert
+    from ratchet.schemas.monitoring_events import Alert
     from ratchet.services import wiring
 
     try:

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
-    from ratchet.schemas.events import Rollout
+    from ratchet.schemas.rollout_events import Rollout
     from ratchet.services.rules.rollout import Decision
 
 app = typer.Typer(help="Where a rollout stands; start, hold, end or undo one.", no_args_is_help=True)
@@ -139,7 +139,7 @@ def _ask(task: str, verb: Verb, why: str, wait_s: float, adapter: str | None = N
     """Publish an instruction, wait for the controller's answer and say it; a refusal ends with status 1."""
     from ratchet.infra.clock import new_id, now
     from ratchet.schemas.errors import RolloutError
-    from ratchet.schemas.events import Operator
+    from ratchet.schemas.rollout_events import Operator
     from ratchet.services import wiring
 
     asked = Operator(
@@ -171,7 +171,8 @@ def ask(settings: Settings, asked: Any, wait_s: float) -> Rollout | None:
     """
     from ratchet.infra.kafka.tail import Tail
     from ratchet.schemas.errors import BrokerError
-    from ratchet.schemas.events import Event, Rollout
+    from ratchet.schemas.events import Event
+    from ratchet.schemas.rollout_events import Rollout
     from ratchet.schemas.topics import ROLLOUT
     from ratchet.services import wiring
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from ratchet.consumers.calibration import Questions
 from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import BrokerError, ModelError, StoreError
-from ratchet.schemas.events import Adapter, Event, Operator, Rollout
-from ratchet.schemas.policies import RolloutPolicy, TaskPolicy
+from ratchet.schemas.events import Adapter, Event
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts

@@ -8,8 +8,9 @@ from typing import Any
 
 from ratchet.consumers.calibration import Questions, in_force
 from ratchet.schemas.decoding import parse
-from ratchet.schemas.events import Rollout
-from ratchet.schemas.policies import Gate, Metric, Stage, TaskPolicy
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Rollout
+from ratchet.schemas.rollout_policy import Gate, Metric, Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.rules.gates import Evidence, Exceedances, Judged, Means, Sample, threshold
 from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
@@ -129,6 +130,8 @@ def _evidence(
             return Means(_scores(store, stable, "check", name, True), _scores(store, candidate, "check", name, True))
         case "judge_score":
             return _judged(store, stable, candidate, policy, now)
+        case _:
+            return None  # nothing observes it yet, and what is missing never promotes
 
 
 def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Judged:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ratchet.schemas.errors import ModelError
-from ratchet.schemas.events import Adapter, Rollout
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import residents
 from ratchet.services.rules.rollout import UNDER_WAY, can_supersede, next_candidate
 

@@ -7,7 +7,8 @@ from ratchet.infra.kafka.publisher import Publisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.events import Adapter, Event, Rollout
+from ratchet.schemas.events import Adapter, Event
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.topics import ADAPTER, ROLLOUT
 from ratchet.trainers.registry import manifests
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ratchet.schemas.events import Event, Rollout
+from ratchet.schemas.events import Event
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import residents
 
 

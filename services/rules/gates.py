@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ratchet.schemas.events import Arm, GateResult
-from ratchet.schemas.policies import Gate, Metric
+from ratchet.schemas.rollout_events import Arm, GateResult
+from ratchet.schemas.rollout_policy import Gate, Metric
 
 LOWER_IS_BETTER: frozenset[Metric] = frozenset({"error_rate", "latency_p95"})
 QUANTILE = 0.95
@@ -258,7 +258,7 @@ def _means(gate: Gate, evidence: Means, fail_alpha: float) -> GateResult:
 
 
 def _radius(gate: Gate, n: float, per_candidate: float, alpha: float) -> float:
-    return radius(n / per_candidate, gate.planned_n / per_candidate, alpha)
+    return radius(n / per_candidate, gate.max_n / per_candidate, alpha)
 
 
 def _variance_at(rate: float) -> float:

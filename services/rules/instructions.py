@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Adapter, Operator, Rollout
-from ratchet.schemas.policies import RolloutPolicy
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.rules import rollout as rules
 
 
@@ -69,6 +70,8 @@ def _transition(
             return rules.abort(state, now, new_id(), who, why)
         case "undo":
             return rules.undo(state, now, new_id(), who, why)
+        case "retry":
+            raise RolloutError("retry is not understood by this controller; start the adapter again by its name")
 
 
 def _start(

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ratchet.schemas.events import Rollout
 from ratchet.schemas.ids import BASE
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.routing import under_way
 
 SPARE = 1.5

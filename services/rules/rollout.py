@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Adapter, GateResult, Rollout, RolloutAction
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import ADAPTER_NAME, BASE
-from ratchet.schemas.policies import Gate, Metric, RolloutPolicy, Stage
+from ratchet.schemas.rollout_events import GateResult, Rollout, RolloutAction
+from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
 from ratchet.services.rules.gates import Evidence, evaluate
 
 UNDER_WAY = ("running", "paused")
@@ -99,7 +100,8 @@ def decide(state: Rollout, evidence: StageEvidence, policy: RolloutPolicy, now: 
         return Decision("promote" if last else "advance", reason, results)
     reason = "; ".join(undecided) or f"{elapsed:.0f} of at least {stage.min_duration_s:.0f} s in {stage.name!r}"
     if elapsed >= stage.max_wait_s and undecided:
-        return Decision(stage.on_timeout, f"no decision within {stage.max_wait_s:.0f} s: {reason}", results)
+        action: Literal["pause", "abort"] = "pause" if stage.on_timeout == "pause" else "abort"
+        return Decision(action, f"no decision within {stage.max_wait_s:.0f} s: {reason}", results)
     return Decision("wait", reason, results)
 
 

@@ -11,8 +11,9 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ratchet.schemas.events import Rollout, ServingStage
+from ratchet.schemas.events import ServingStage
 from ratchet.schemas.ids import BASE
+from ratchet.schemas.rollout_events import Rollout
 
 BUCKETS = 10_000
 _MIRROR = "/mirror"

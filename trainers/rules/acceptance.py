@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ratchet.consumers.rules.intervals import wilson
 from ratchet.schemas.evaluation_policy import EvaluationGate
-from ratchet.schemas.events import Verdict
+from ratchet.schemas.rollout_events import Verdict
 from ratchet.trainers.rules import paired
 from ratchet.trainers.rules.measures import (
     Figure,

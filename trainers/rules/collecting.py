@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.schemas.events import Adapter, Operator, Rollout
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import ADAPTER_NAME
+from ratchet.schemas.rollout_events import Operator, Rollout
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.sinks.outbox import Outbox, read_status
 from ratchet.schemas.alerting import SinkSettings
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 
 pytestmark = pytest.mark.connected
 

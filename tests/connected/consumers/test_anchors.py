@@ -26,8 +26,9 @@ from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError, DatasetError
-from ratchet.schemas.events import Alert, Event, Feedback, Inference, Score
+from ratchet.schemas.events import Event, Feedback, Inference, Score
 from ratchet.schemas.ids import uuid7
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 from ratchet.schemas.topics import ALERT, SCORE

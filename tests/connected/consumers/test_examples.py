@@ -12,8 +12,8 @@ import pytest
 from ratchet.consumers.examples import examples
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
-from ratchet.schemas.events import Drift, Moved
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Drift, Moved
 from ratchet.schemas.rows import instant
 
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)

@@ -33,7 +33,9 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import FloodError
-from ratchet.schemas.events import Alert, Inference, Operator, Request, Response
+from ratchet.schemas.events import Inference, Request, Response
+from ratchet.schemas.monitoring_events import Alert
+from ratchet.schemas.rollout_events import Operator
 from ratchet.schemas.topics import ALERT, FEEDBACK, INFERENCE, ROLLOUT
 
 # the shared broker holds other tests' deliberate rubbish too

@@ -19,8 +19,9 @@ from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.clickhouse.rollup import roll
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import Alert, Drift, Feedback
+from ratchet.schemas.events import Feedback
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert, Drift
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rows import row
 

@@ -21,8 +21,8 @@ from ratchet.consumers.notify import Notifier
 from ratchet.infra.sinks.http import post
 from ratchet.infra.sinks.outbox import Outbox, read_status
 from ratchet.schemas.alerting import SinkSettings
-from ratchet.schemas.events import Alert
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 KEY = bytes(range(24))

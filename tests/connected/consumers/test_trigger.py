@@ -11,10 +11,12 @@ from ratchet.consumers.trigger import Trigger
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.events import Alert, Rollout, Training
+from ratchet.schemas.events import Training
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.retraining_policy import RetrainingPolicy
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import instant, row
 
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)

@@ -23,7 +23,8 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.stream import make_broker, subscribe
 from ratchet.infra.kafka.tail import Tail, read_all
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.events import Event, Feedback, Rollout
+from ratchet.schemas.events import Event, Feedback
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.topics import FEEDBACK, ROLLOUT, TOPICS
 
 

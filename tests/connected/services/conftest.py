@@ -20,8 +20,9 @@ from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka.admin import ensure_topics
-from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Rollout, Score, Shadow
+from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Score, Shadow
 from ratchet.schemas.ids import uuid7
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import row
 from ratchet.trainers.registry import CONFIG, WEIGHTS
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.clock import new_id, now
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.rows import row
 from ratchet.services.cli.alerts import app
 

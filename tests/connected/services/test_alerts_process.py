@@ -28,7 +28,7 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.settings import load
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import RatchetError
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.rows import row
 from ratchet.schemas.topics import ALERT
 from ratchet.services import doctor, wiring

@@ -21,7 +21,8 @@ from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
-from ratchet.schemas.events import Adapter, Rollout
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services import wiring
 from ratchet.services.cli.main import app
 from ratchet.services.collecting import Report, collect

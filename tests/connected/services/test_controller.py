@@ -15,8 +15,8 @@ import pytest
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.errors import StoreError
-from ratchet.schemas.events import Operator, Rollout
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.services.controller.controller import Controller
 from ratchet.services.rules.placement import Placement
 from ratchet.trainers.adapters.shelf import Shelf

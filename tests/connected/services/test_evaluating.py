@@ -13,7 +13,7 @@ import pytest
 from parts import JsonHandler
 from typer.testing import CliRunner
 
-from ratchet.schemas.events import Rollout
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.cli.main import app
 
 pytestmark = pytest.mark.connected

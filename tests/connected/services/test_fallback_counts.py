@@ -17,8 +17,10 @@ import uvicorn
 from parts import JsonHandler
 
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.events import Feedback, Inference, Rollout, Score
-from ratchet.schemas.policies import Gate, Metric, RolloutPolicy, Stage, TaskPolicy
+from ratchet.schemas.events import Feedback, Inference, Score
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Rollout
+from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
 from ratchet.services.controller.observe import observe
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables

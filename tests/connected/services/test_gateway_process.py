@@ -21,7 +21,7 @@ from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
-from ratchet.schemas.events import Rollout
+from ratchet.schemas.rollout_events import Rollout
 
 PATIENCE_S = 30.0
 SCRIPT = """

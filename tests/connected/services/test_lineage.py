@@ -14,9 +14,10 @@ from ratchet.consumers.pairs import derive_all
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.clock import new_id, now
 from ratchet.schemas.decoding import EVENTS, parse
-from ratchet.schemas.events import Event, Rollout
+from ratchet.schemas.events import Event
 from ratchet.schemas.pairing_policy import PairingPolicy
 from ratchet.schemas.publish import HERE
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.cli.main import app
 from ratchet.trainers.building import build
 from ratchet.trainers.rules.dataset import made_of, subset

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from ratchet.schemas.events import Feedback, Rollout, Score
-from ratchet.schemas.policies import Gate, RolloutPolicy, Stage, TaskPolicy
+from ratchet.schemas.events import Feedback, Score
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Rollout
+from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import frozen_window, observe
 from ratchet.services.rules.gates import Judged, Means, Sample, evaluate

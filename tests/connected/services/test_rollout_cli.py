@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Rollout
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services import wiring
 from ratchet.services.cli import adapters, rollout
 from ratchet.services.controller.follow import control

@@ -11,8 +11,8 @@ import pytest
 from ratchet.infra.artifacts import ArtifactStore
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.models.vllm import VllmClient
-from ratchet.schemas.events import Operator
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Operator
 from ratchet.services.controller.controller import Controller
 from ratchet.services.rules.placement import Placement
 from ratchet.trainers.adapters.shelf import Shelf

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from ratchet.infra.kafka.tail import read_all
 from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import SettingsError
-from ratchet.schemas.events import Adapter, Rollout, Training
+from ratchet.schemas.events import Adapter, Training
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.cli.main import app
 
 pytestmark = pytest.mark.connected

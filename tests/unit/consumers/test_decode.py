@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ratchet.consumers.rules.decode import UINT32_MAX, line, plain
 from ratchet.schemas.errors import InvalidEvent
-from ratchet.schemas.events import Inference, Operator, Request, Training
+from ratchet.schemas.events import Inference, Request, Training
 from ratchet.schemas.ids import uuid7
+from ratchet.schemas.rollout_events import Operator
 from ratchet.schemas.rows import row
 from ratchet.schemas.topics import INFERENCE, ROLLOUT, TRAINING
 

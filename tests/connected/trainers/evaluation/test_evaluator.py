@@ -20,8 +20,9 @@ from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.judge import make_judge
 from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import DatasetError
-from ratchet.schemas.events import Adapter, Rollout
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import row
 from ratchet.trainers import registry
 from ratchet.trainers.bases import FIRST, Base, Serving

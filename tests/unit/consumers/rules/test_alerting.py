@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ratchet.consumers.rules.alerting import Finding, Severity, step
 from ratchet.schemas.drift_policy import DriftPolicy
-from ratchet.schemas.events import Alert
+from ratchet.schemas.monitoring_events import Alert
 
 POLICY = DriftPolicy(resolve_hours=3, cooldown_hours=6, reminder_hours=12)
 START = datetime(2026, 11, 2, tzinfo=UTC)

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from ratchet.consumers.rules.notifying import due, patience_s
 from ratchet.infra.sinks.outbox import Told
 from ratchet.schemas.alerting import SinkSettings
-from ratchet.schemas.events import Alert
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 LOG = SinkSettings(kind="log", reminder_hours=6)

@@ -17,8 +17,8 @@ from ratchet.infra.sinks import alertmanager, slack, webhook
 from ratchet.infra.sinks.http import judged, plain
 from ratchet.infra.sinks.notice import Notice
 from ratchet.schemas.alerting import SinkSettings, signing_key
-from ratchet.schemas.events import Alert
 from ratchet.schemas.ids import derived_id
+from ratchet.schemas.monitoring_events import Alert
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

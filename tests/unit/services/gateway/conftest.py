@@ -19,8 +19,9 @@ from aiohttp import web
 
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.schemas.events import Event, Rollout
+from ratchet.schemas.events import Event
 from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.gateway.app import Gateway
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.options import GatewayOptions, PoolOptions

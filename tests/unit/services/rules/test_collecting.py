@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ratchet.infra.clock import new_id
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Adapter, Operator, Rollout
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import BASE
-from ratchet.schemas.policies import RolloutPolicy
+from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.rules import rollout as rules
 from ratchet.trainers.adapters.collecting import tombstone
 from ratchet.trainers.rules.collecting import judge

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import test_proportions_2indep as two_proportions
 
-from ratchet.schemas.policies import Gate
+from ratchet.schemas.rollout_policy import Gate
 from ratchet.services.rules.gates import (
     Exceedances,
     Judged,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ratchet.schemas.policies import Gate, Metric
+from ratchet.schemas.rollout_policy import Gate, Metric
 from ratchet.services.rules.gates import Exceedances, Means, Sample, evaluate, threshold
 
 ROLLOUTS = 800

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.infra.clock import new_id, now
-from ratchet.schemas.events import Rollout
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import Placement, ranking, residents, within_bound
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

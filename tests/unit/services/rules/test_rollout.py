@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Adapter, Operator, Rollout
+from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import derived_id
-from ratchet.schemas.policies import Gate, RolloutPolicy, Stage
+from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.services.rules.gates import Means, Sample
 from ratchet.services.rules.instructions import follow
 from ratchet.services.rules.rollout import (

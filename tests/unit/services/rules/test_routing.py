@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.infra.clock import new_id, now
-from ratchet.schemas.events import Rollout
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.gateway.routes import RoutingTables
 from ratchet.services.rules.routing import Leg, bucket, choose, sticky_key, under_way
 
