@@ -11,7 +11,7 @@ from ratchet.schemas.errors import InvalidEvent
 from ratchet.schemas.events import Adapter, DeadLetter, Event, Feedback, Inference, Score, Shadow, Training
 from ratchet.schemas.explain import explain
 from ratchet.schemas.monitoring_events import Alert, Drift
-from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_events import Gateway, Operator, Rollout
 
 E = TypeVar("E", bound=Event)
 
@@ -24,6 +24,7 @@ EVENTS: dict[str, type[Event]] = {
     "adapter.v1": Adapter,
     "rollout.v1": Rollout,
     "operator.v1": Operator,
+    "gateway.v1": Gateway,
     "drift.v1": Drift,
     "alert.v1": Alert,
     "dead-letter.v1": DeadLetter,

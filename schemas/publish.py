@@ -33,7 +33,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
             "kafka": {
                 "topic": topic.name,
                 "partitions": topic.partitions,
-                "topicConfiguration": {"cleanup.policy": ["compact"] if topic.compacted else ["delete"]},
+                "topicConfiguration": {"cleanup.policy": list(topic.policy)},
             }
         },
     }

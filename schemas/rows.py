@@ -10,7 +10,7 @@ import orjson
 
 from ratchet.schemas.events import Adapter, Event, Feedback, Inference, Request, Score, Shadow, Training
 from ratchet.schemas.monitoring_events import Alert, Drift
-from ratchet.schemas.rollout_events import Rollout
+from ratchet.schemas.rollout_events import Gateway, Rollout
 
 Row = dict[str, Any]
 TABLES = {
@@ -21,6 +21,7 @@ TABLES = {
     "training.v1": "training_log",
     "adapter.v1": "adapters_log",
     "rollout.v1": "rollouts_log",
+    "gateway.v1": "gateways_log",
     "drift.v1": "drift_log",
     "alert.v1": "alerts_log",
 }
@@ -172,6 +173,19 @@ def _rollout(event: Rollout) -> Row:
     }
 
 
+def _gateway(event: Gateway) -> Row:
+    return {
+        "id": event.id,
+        "at": instant(event.at),
+        "gateway": event.gateway,
+        "state": event.state,
+        "tables": event.tables,
+        "since": {task: instant(at) for task, at in event.since.items()},
+        "in_flight": event.in_flight,
+        "last_request": {adapter: instant(at) for adapter, at in event.last_request.items()},
+    }
+
+
 def _drift(event: Drift) -> Row:
     return {
         "id": event.id,
@@ -235,6 +249,8 @@ def row(event: Event) -> tuple[str, Row] | None:
             return TABLES[event.schema_], _adapter(event)
         case Rollout():
             return TABLES[event.schema_], _rollout(event)
+        case Gateway():
+            return TABLES[event.schema_], _gateway(event)
         case Drift():
             return TABLES[event.schema_], _drift(event)
         case Alert():

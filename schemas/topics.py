@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ratchet.schemas.events import Adapter, DeadLetter, Event, Feedback, Inference, Score, Shadow, Training
 from ratchet.schemas.monitoring_events import Alert, Drift
-from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_events import Gateway, Operator, Rollout
 
 Partition = tuple[str, int]
 """A topic's name and the number of one of its partitions."""
@@ -16,7 +16,8 @@ Partition = tuple[str, int]
 class Topic:
     """A Kafka topic of the loop.
 
-    ``key`` says which field orders the events; ``groups`` are the consumer groups that read it.
+    ``key`` says which field orders the events; ``groups`` are the consumer groups that read it. Of a ``brief``
+    topic only each key's newest event matters: Kafka lets go of what is older than a day, and of keys that are gone.
     """
 
     name: str
@@ -26,6 +27,14 @@ class Topic:
     compacted: bool
     groups: tuple[str, ...]
     about: str
+    brief: bool = False
+
+    @property
+    def policy(self) -> tuple[str, ...]:
+        """Kafka's ``cleanup.policy``."""
+        if not self.compacted:
+            return ("delete",)
+        return ("compact", "delete") if self.brief else ("compact",)
 
 
 INFERENCE = Topic(
@@ -75,6 +84,16 @@ ROLLOUT = Topic(
     ("ingest", "controller", "every gateway, from the beginning, without a group"),
     "routing tables and operators' instructions",
 )
+GATEWAY = Topic(
+    "ratchet.gateway",
+    ("gateway.v1",),
+    "gateway",
+    1,
+    True,
+    ("ingest", "controller, from the beginning, without a group"),
+    "which routing tables each gateway has in force, said every few seconds",
+    brief=True,
+)
 DRIFT = Topic(
     "ratchet.drift", ("drift.v1",), "task", 1, False, ("ingest",), "what each rule says of each metric, hour by hour"
 )
@@ -83,7 +102,19 @@ DEAD_LETTER = Topic(
     "ratchet.dead-letter", ("dead-letter.v1",), "topic", 1, False, (), "messages that are no event, with their bytes"
 )
 
-TOPICS: tuple[Topic, ...] = (INFERENCE, FEEDBACK, SHADOW, SCORE, TRAINING, ADAPTER, ROLLOUT, DRIFT, ALERT, DEAD_LETTER)
+TOPICS: tuple[Topic, ...] = (
+    INFERENCE,
+    FEEDBACK,
+    SHADOW,
+    SCORE,
+    TRAINING,
+    ADAPTER,
+    ROLLOUT,
+    GATEWAY,
+    DRIFT,
+    ALERT,
+    DEAD_LETTER,
+)
 
 
 def route(event: Event) -> tuple[Topic, str]:
@@ -105,6 +136,8 @@ def route(event: Event) -> tuple[Topic, str]:
             return ROLLOUT, event.task
         case Operator():
             return ROLLOUT, f"{event.task}/operator"
+        case Gateway():
+            return GATEWAY, event.gateway
         case Drift():
             return DRIFT, event.task
         case Alert():

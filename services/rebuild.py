@@ -29,7 +29,7 @@ from ratchet.schemas.topics import FEEDBACK, INFERENCE, Partition
 from ratchet.services import wiring
 from ratchet.services.forgetting import sweep
 from ratchet.services.learning import derive_pairs
-from ratchet.services.rules.rebuilding import Compared, Position, refusal
+from ratchet.services.rules.rebuilding import Compared, Position, refusal, unexpected
 from ratchet.trainers.dataset import relist
 
 Tell = Callable[[str], None]
@@ -79,8 +79,9 @@ def rebuild(s: Settings, tell: Tell, keep_older: bool = False) -> Rebuilt:
         refill = Refill(s.kafka, new)
         _catch_up(refill, tell)
         lost = _older(live, tables, refill, tell)
-        if lost and not keep_older:
-            problem = refusal([_compare(live, table, rows) for table, rows in lost.items()], ranges(s.kafka, CARRIED))
+        missed = unexpected([_compare(live, table, rows) for table, rows in lost.items()])
+        if missed and not keep_older:
+            problem = refusal(missed, ranges(s.kafka, CARRIED))
             twin.drop(live, TWIN)
             raise RebuildError(problem)
         for table in lost:

@@ -1,7 +1,8 @@
 """How long rows are kept: the settings' ``[retention]`` as each table's TTL, applied when it differs.
 
 ClickHouse deletes expired rows when it merges. The hourly rollups, the audit log, adapters and
-datasets have no retention: they stay. Kafka's own retention is set at the topics.
+datasets have no retention: they stay. What gateways acknowledge goes after the 30 days that its
+migration says. Kafka's own retention is set at the topics.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ log = logging.getLogger("ratchet.kafka")
 REQUEST_S = 15.0
 STATE_KEPT_MS = 365 * 24 * 60 * 60 * 1000
 """How long a compacted topic keeps every record: the audit log of rollouts can be made again from so far back."""
+BRIEF_KEPT_MS = 24 * 60 * 60 * 1000
+"""How long a brief topic keeps any record: a gateway that was stopped is forgotten after it."""
 
 
 def ensure_topics(bootstrap: str, replication: int = 1, topics: tuple[Topic, ...] = TOPICS) -> list[str]:
@@ -148,11 +150,11 @@ def _new(topic: Topic, replication: int) -> NewTopic:
     if topic.compacted:
         # state is small and read from the beginning by every gateway: compact early
         config |= {
-            "cleanup.policy": "compact",
+            "cleanup.policy": ",".join(topic.policy),
             "segment.ms": "600000",
             "min.cleanable.dirty.ratio": "0.1",
-            "min.compaction.lag.ms": str(STATE_KEPT_MS),
         }
+        config |= {"retention.ms": str(BRIEF_KEPT_MS)} if topic.brief else {"min.compaction.lag.ms": str(STATE_KEPT_MS)}
     return NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=replication, config=config)
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from ratchet.schemas.errors import RebuildError
 from ratchet.schemas.topics import TOPICS, Partition
 
+_BRIEF = frozenset(topic.name for topic in TOPICS if topic.brief)
 _POSITION = re.compile(r"(?P<topic>[^:@]+)(?::(?P<partition>\d+)(?::(?P<offset>\d+))?)?(?:@(?P<since>.+))?")
 
 
@@ -28,6 +29,11 @@ class Compared:
     first: datetime | None = None
     last: datetime | None = None
     topics: tuple[str, ...] = ()
+
+
+def unexpected(lost: Sequence[Compared]) -> list[Compared]:
+    """Those views whose rows should have come back; what a brief topic let go of is carried over without a question."""
+    return [one for one in lost if not one.topics or not _BRIEF.issuperset(one.topics)]
 
 
 def refusal(lost: Sequence[Compared], held: Mapping[Partition, range]) -> str:

@@ -16,7 +16,7 @@ from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 from ratchet.infra.kafka import tail as tail_module
-from ratchet.infra.kafka.admin import STATE_KEPT_MS, ensure_topics, lag, ranges, wait_for_broker
+from ratchet.infra.kafka.admin import BRIEF_KEPT_MS, STATE_KEPT_MS, ensure_topics, lag, ranges, wait_for_broker
 from ratchet.infra.kafka.config import group_id
 from ratchet.infra.kafka.dead import original, read_dead_letters
 from ratchet.infra.kafka.publisher import KafkaPublisher
@@ -75,8 +75,10 @@ def test_topics_are_made_as_the_table_says(kafka: Any) -> None:
         policy = settings.get("cleanup.policy")
         if topic.compacted:
             assert policy is not None
-            assert policy.value == "compact"
-        if topic.compacted and not kafka.embedded:
+            assert policy.value == ",".join(topic.policy)
+        if topic.brief and not kafka.embedded:
+            assert settings["retention.ms"].value == str(BRIEF_KEPT_MS)
+        elif topic.compacted and not kafka.embedded:
             assert settings["min.compaction.lag.ms"].value == str(STATE_KEPT_MS)
 
 

@@ -105,7 +105,8 @@ def mix(task: str, n: int = 20) -> list[Event]:
         vote = golden("feedback.v1", task=task, inference_id=answer.id, user=f"u{number}", **correction)
         events += [answer, vote, golden("shadow.v1", task=task), golden("score.v1", task=task, target_id=answer.id)]
         events += [golden("rollout.v1", task=task, version=number + 1), golden("training.v1", task=task)]
-    return [*events, golden("adapter.v1", task=task), golden("alert.v1", task=task), golden("operator.v1", task=task)]
+    events += [golden("adapter.v1", task=task), golden("alert.v1", task=task), golden("operator.v1", task=task)]
+    return [*events, golden("gateway.v1", gateway=task)]
 
 
 def contents(store: Store) -> dict[str, tuple[int, int]]:
