@@ -22,6 +22,7 @@ from ratchet.infra.tracking.settings import TrackingSettings
 from ratchet.schemas.alerting import SinkSettings
 from ratchet.schemas.errors import SettingsError
 from ratchet.schemas.explain import explain
+from ratchet.schemas.hooking import HookSettings
 from ratchet.schemas.ids import TaskName
 from ratchet.schemas.judging import JudgeName
 from ratchet.schemas.policies import Retention, TaskPolicy
@@ -109,6 +110,9 @@ class Settings(BaseSettings):
     """By the name of a base model, of an adapter or of the judge's model; without a price a cost is unknown."""
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 8080
+    api_host: str = "127.0.0.1"
+    api_port: Port = 8081
+    """Of the HTTP API for people who run rollouts (`ratchet api`)."""
     flush_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     flood_minimum: Annotated[int, Field(ge=1)] = Field(
         100, description="bad messages within a minute, and more than half of all, from which ingest stops"
@@ -133,6 +137,9 @@ class Settings(BaseSettings):
     rubrics: Path = Field(Path("rubrics"), description="folder of your own rubrics, <name>.vN.md")
     retention: Retention = Field(Retention(), description="of every task that does not say otherwise")
     sinks: dict[TaskName, SinkSettings] = Field({"log": SinkSettings(kind="log")}, description="where alerts go")
+    rollout_hooks: dict[TaskName, HookSettings] = Field(
+        {}, description="who is asked before a rollout's transitions and told after them"
+    )
     tracking: TrackingSettings | None = Field(None, description="where training jobs are runs; None: nowhere")
     tasks: dict[TaskName, TaskPolicy] = {}
     config_dir: Path = Field(Path(), description="folder of ratchet.toml; paths in it are relative to it")

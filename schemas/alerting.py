@@ -46,14 +46,14 @@ class SinkSettings(BaseModel):
     @field_validator("url")
     @classmethod
     def _http(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not _is_http(url.get_secret_value()):
+        if url is not None and not is_http(url.get_secret_value()):
             raise ValueError("allowed is http(s)://[user:password@]host[:port][/path]")
         return url
 
     @field_validator("link")
     @classmethod
     def _link(cls, link: str) -> str:
-        if link and not _is_http(link):
+        if link and not is_http(link):
             raise ValueError("allowed is http(s)://host[:port][/path]")
         return link
 
@@ -96,7 +96,8 @@ def signing_key(secret: str) -> bytes:
     return key
 
 
-def _is_http(url: str) -> bool:
+def is_http(url: str) -> bool:
+    """Whether it is ``http(s)://[user:password@]host[:port][/path]``."""
     try:
         parts = urlsplit(url)
         port = parts.port

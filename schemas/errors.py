@@ -86,5 +86,9 @@ class RolloutError(RatchetError):
     """An operation that the rollout's state does not allow."""
 
 
+class HookError(RatchetError):
+    """A rollout's hook did not take what it was told: tell it again."""
+
+
 class FunctionFailed(RatchetError):
     """A task's own function gave no value (it raised, hung or died): the check abstains with this reason."""

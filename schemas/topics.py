@@ -81,7 +81,7 @@ ROLLOUT = Topic(
     "task",
     1,
     True,
-    ("ingest", "controller", "every gateway, from the beginning, without a group"),
+    ("ingest", "controller", "hook-<name>", "every gateway, from the beginning, without a group"),
     "routing tables and operators' instructions",
 )
 GATEWAY = Topic(

@@ -231,6 +231,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
     """Make the rollout controller."""
     from ratchet.infra import clock
     from ratchet.services.controller.controller import Controller
+    from ratchet.services.controller.hooks import Hooks
 
     return Controller(
         store=at,
@@ -243,6 +244,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         new_id=clock.new_id,
         interval_s=s.control_interval_s,
         copies_wait=s.prioritises,
+        hooks=Hooks(s.rollout_hooks, clock.now),
     )
 
 

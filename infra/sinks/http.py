@@ -38,6 +38,19 @@ class Outcome:
     """What the receiver asked for by Retry-After, at most an hour."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a receiver answered: its status, the first bytes of its body, and its Retry-After."""
+
+    status: int
+    body: bytes
+    retry_after: bytes | None = None
+
+
+class Unreached(Exception):
+    """There was no answer; the text holds nothing secret."""
+
+
 class RefusedAddress(Exception):
     """A name led to an address that nothing is sent to."""
 
@@ -103,17 +116,32 @@ async def post(
         allow_private: see `refusal`.
     """
     try:
+        answer = await exchange(url, path, body, headers, timeout_s=timeout_s, allow_private=allow_private)
+    except Unreached as error:
+        return Outcome("later", str(error))
+    return judged(answer.status, answer.body.decode(errors="replace"), answer.retry_after, datetime.now(UTC))
+
+
+async def exchange(
+    url: str, path: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, allow_private: bool
+) -> Answer:
+    """Send one JSON document and return what was answered; takes what `post` takes.
+
+    Raises:
+        Unreached: nothing was, in time, or the address is none that is connected to.
+    """
+    try:
         async with asyncio.timeout(timeout_s):
             return await _post(url, path, body, headers, allow_private)
     except TimeoutError:
-        return Outcome("later", f"no answer within {timeout_s:g} s")
+        raise Unreached(f"no answer within {timeout_s:g} s") from None
     except RefusedAddress as error:
-        return Outcome("later", f"not sent: {error}")
+        raise Unreached(f"not sent: {error}") from None
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError) as error:
-        return Outcome("later", plain(f"{type(error).__name__}: {error}"))
+        raise Unreached(plain(f"{type(error).__name__}: {error}")) from None
 
 
-async def _post(url: str, path: str, body: bytes, headers: Mapping[str, str], allow_private: bool) -> Outcome:
+async def _post(url: str, path: str, body: bytes, headers: Mapping[str, str], allow_private: bool) -> Answer:
     parts = urlsplit(url)
     lines = {"content-type": "application/json", "user-agent": "ratchet"} | dict(headers)
     if parts.username is not None:
@@ -140,7 +168,7 @@ async def _post(url: str, path: str, body: bytes, headers: Mapping[str, str], al
             if len(read) >= READ_BYTES:
                 break
         found = {name.lower(): value for name, value in answer.headers}
-        return judged(answer.status, read.decode(errors="replace"), found.get(b"retry-after"), datetime.now(UTC))
+        return Answer(answer.status, bytes(read), found.get(b"retry-after"))
 
 
 def judged(status: int, said: str, retry_after: bytes | None, now: datetime) -> Outcome:

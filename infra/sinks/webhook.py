@@ -32,10 +32,22 @@ def body(notice: Notice, settings: SinkSettings) -> bytes:
 
 
 def headers(notice: Notice, raw: bytes, settings: SinkSettings, now: datetime) -> dict[str, str]:
-    """The three headers; the time is that of this try, so that a receiver may refuse what is old."""
+    """The three headers of a notice."""
     assert settings.secret is not None
+    return signed(notice.id, raw, settings.secret.get_secret_value(), now)
+
+
+def signed(id: str, raw: bytes, secret: str, now: datetime) -> dict[str, str]:
+    """The three headers of a message; the time is that of this try, so that a receiver may refuse what is old.
+
+    Args:
+        id: the same however often the message is sent.
+        raw: the message.
+        secret: ``whsec_`` and base64.
+        now: the present instant, with zone.
+    """
     stamp = str(int(now.timestamp()))
-    signed = b"%b.%b.%b" % (notice.id.encode(), stamp.encode(), raw)
-    digest = hmac.new(signing_key(settings.secret.get_secret_value()), signed, hashlib.sha256).digest()
+    content = b"%b.%b.%b" % (id.encode(), stamp.encode(), raw)
+    digest = hmac.new(signing_key(secret), content, hashlib.sha256).digest()
     signature = "v1," + base64.b64encode(digest).decode()
-    return {"webhook-id": notice.id, "webhook-timestamp": stamp, "webhook-signature": signature}
+    return {"webhook-id": id, "webhook-timestamp": stamp, "webhook-signature": signature}

@@ -22,9 +22,11 @@ from ratchet.schemas.events import Adapter, Event
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
+from ratchet.services.controller.hooks import Hooks
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
+from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
 from ratchet.services.rules.placement import Placement
 from ratchet.services.rules.rollout import (
@@ -35,6 +37,7 @@ from ratchet.services.rules.rollout import (
     can_supersede,
     decide,
     next_candidate,
+    refuse,
     supersede,
 )
 
@@ -59,6 +62,7 @@ class Controller:
         new_id: makes event ids.
         interval_s: seconds between two looks.
         copies_wait: mirrored copies wait behind users' requests, so their latency is no evidence.
+        hooks: who is asked before a transition.
     """
 
     def __init__(
@@ -74,12 +78,14 @@ class Controller:
         new_id: Callable[[], str],
         interval_s: float,
         copies_wait: bool = False,
+        hooks: Hooks | None = None,
     ) -> None:
         self.states: dict[str, Rollout] = {}
         self.decisions: dict[str, Decision] = {}
         self._store, self._publisher = store, publisher
         self._replicas, self._placement, self._folder, self._copies_wait = replicas, placement, folder, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
+        self._hooks = hooks or Hooks({}, clock)
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._adapters: dict[str, Adapter] = {}
         self._asked: deque[Operator] = deque()
@@ -110,6 +116,7 @@ class Controller:
                 await _pause(stop, self._interval_s)
 
         await asyncio.gather(looking(), reconciling())
+        await self._hooks.close()
 
     async def tick(self, now: datetime) -> list[Rollout]:
         """Reconcile once, then look once; the routing tables that were published."""
@@ -216,6 +223,7 @@ class Controller:
                 await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters), self._folder)
             except ModelError as error:
                 table = refused(asked, state, now, self._new_id(), f"{table.candidate} could not be loaded: {error}")
+        await self._hooks.before(state, table)
         await self._publish(table)
         self._answered.add(asked.id)
         return table
@@ -236,9 +244,19 @@ class Controller:
         tables = [supersede(state, adapter.name, now, self._new_id())] if state is not None and busy else []
         before = tables[-1] if tables else state
         tables.append(begin(task, adapter.name, policy.rollout, before, now, self._new_id(), self._new_id()))
+        if veto := await self._hooks.before(state, tables[-1]):
+            return await self._vetoed(veto, task, state, now)
         for table in tables:
             await self._publish(table)
         return tables
+
+    async def _vetoed(self, veto: Veto, task: str, state: Rollout | None, now: datetime) -> list[Rollout]:
+        """Record a hook's veto, once; the transition is asked for again at a later look."""
+        if not veto.record:
+            return []
+        table = refuse(task, state, now, self._new_id(), veto.actor, veto.reason)
+        await self._publish(table)
+        return [table]
 
     async def _is_new(self, task: str) -> bool:
         """Whether ClickHouse, too, knows no table of a task: an emptied topic must not restart from the base model."""
@@ -277,6 +295,8 @@ class Controller:
         if decision.action in ("advance", "promote") and state.candidate not in self._resident.get(task, frozenset()):
             return []
         table = apply(state, decision, policy.rollout, now, self._new_id())
+        if veto := await self._hooks.before(state, table):
+            return await self._vetoed(veto, task, state, now)
         await self._publish(table)
         return [table]
 
