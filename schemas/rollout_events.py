@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ratchet.schemas.events import Closed, Count, Event, Instant
+from ratchet.schemas.events import Closed, Count, Event, Instant, Share
 from ratchet.schemas.ids import AdapterName, EventId, TaskName
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
@@ -33,6 +33,7 @@ class GateResult(Closed):
     low: float | None = None
     high: float | None = None
     margin: float
+    progress: Share | None = Field(None, description="of max_n, how many of the candidate's observations were made")
     reason: str
 
 
@@ -80,6 +81,7 @@ class Rollout(Event):
     blocked: list[str] = Field(
         default_factory=list, description="dataset versions whose adapter was aborted: none starts without a person"
     )
+    paused_by: str | None = Field(None, description="'controller' or the person, while it is paused")
     epoch: Annotated[int, Field(ge=0)] = Field(0, description="of the controller that wrote it; a later one fences")
     operator_seen: EventId | None = Field(None, description="the last operator.v1 that was applied")
 

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
     from ratchet.schemas.rollout_events import Rollout
-    from ratchet.services.rules.rollout import Decision
+    from ratchet.services.rules.deciding import Decision
 
 app = typer.Typer(help="Where a rollout stands; start, hold, end or undo one.", no_args_is_help=True)
 
@@ -87,7 +87,7 @@ def status(
     from ratchet.services import wiring
     from ratchet.services.controller.observe import observe
     from ratchet.services.controller.seed import rollouts
-    from ratchet.services.rules.rollout import decide
+    from ratchet.services.rules.deciding import decide
 
     settings = wiring.settings()
     with wiring.store(settings) as store:

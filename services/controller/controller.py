@@ -26,20 +26,12 @@ from ratchet.services.controller.hooks import Hooks
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
+from ratchet.services.rules.deciding import Decision, decide
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
 from ratchet.services.rules.placement import Placement
-from ratchet.services.rules.rollout import (
-    UNDER_WAY,
-    Decision,
-    apply,
-    begin,
-    can_supersede,
-    decide,
-    next_candidate,
-    refuse,
-    supersede,
-)
+from ratchet.services.rules.rollout import apply, begin, refuse, supersede
+from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, next_candidate
 
 log = logging.getLogger("ratchet.controller")
 FLUSH_S = 5.0
@@ -277,7 +269,7 @@ class Controller:
 
     async def _judge(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
         state = self.states.get(task)
-        if state is None or state.status != "running":
+        if state is None or state.status not in UNDER_WAY:
             self.decisions.pop(task, None)
             return []
         try:
@@ -294,7 +286,9 @@ class Controller:
             return []
         if decision.action in ("advance", "promote") and state.candidate not in self._resident.get(task, frozenset()):
             return []
-        table = apply(state, decision, policy.rollout, now, self._new_id())
+        candidate = self._adapters.get(state.candidate or "")
+        dataset = candidate.dataset if candidate else None
+        table = apply(state, decision, policy.rollout, now, self._new_id(), dataset=dataset)
         if veto := await self._hooks.before(state, table):
             return await self._vetoed(veto, task, state, now)
         await self._publish(table)

@@ -12,8 +12,8 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rollout_policy import Gate, Metric, Stage
 from ratchet.schemas.rows import instant
-from ratchet.services.rules.gates import Evidence, Exceedances, Judged, Means, Sample, threshold
-from ratchet.services.rules.rollout import StageEvidence, gates_of, stage_of
+from ratchet.services.rules.deciding import gates_of, stage_of
+from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Sample, StageEvidence, Stratum, threshold
 
 FULL = 10_000
 _NO_THRESHOLD = 1e300
@@ -80,7 +80,8 @@ def observe(
     stable, candidate = windows(store, state, stage, now)
     hidden = unobservable(stage, policy, copies_wait)
     asked = [gate for gate in gates_of(policy.rollout, stage) if gate.metric not in hidden]
-    return StageEvidence({gate: _evidence(store, gate, stable, candidate, policy, now) for gate in asked}, hidden)
+    found = {gate.metric: _evidence(store, gate, stable, candidate, policy, now) for gate in asked}
+    return StageEvidence(found, hidden, requests=_calls(store, candidate)["n"])
 
 
 def windows(store: Questions, state: Rollout, stage: Stage, now: datetime) -> tuple[Window | None, Window]:
@@ -116,6 +117,12 @@ def _evidence(
 ) -> Evidence | None:
     if stable is None:
         return None
+    if gate.metric == "judge_score":
+        return _judged(store, stable, candidate, policy, now)
+    return Evidence((_stratum(store, gate, stable, candidate, policy),))
+
+
+def _stratum(store: Questions, gate: Gate, stable: Window, candidate: Window, policy: TaskPolicy) -> Stratum:
     match gate.metric:
         case "latency_p95":
             return _latency(store, gate, stable, candidate)
@@ -128,13 +135,11 @@ def _evidence(
         case "completion":
             name = policy.completion
             return Means(_scores(store, stable, "check", name, True), _scores(store, candidate, "check", name, True))
-        case "judge_score":
-            return _judged(store, stable, candidate, policy, now)
         case _:
-            return None  # nothing observes it yet, and what is missing never promotes
+            return Means(None, None)
 
 
-def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Judged:
+def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPolicy, now: datetime) -> Evidence:
     """Both arms by the judge whose word counts; while it is not trusted, what it says is advisory."""
     judge = in_force(store, candidate.task, policy, now)
     rubric, by = policy.judge.rubric, (judge.judge, judge.rubric_hash)
@@ -142,7 +147,7 @@ def _judged(store: Questions, stable: Window, candidate: Window, policy: TaskPol
         _scores(store, stable, "pointwise", rubric, False, *by),
         _scores(store, candidate, "pointwise", rubric, False, *by),
     )
-    return Judged(means, f"{judge.judge or 'nobody'}, {judge.standing}", judge.standing.trusted)
+    return Evidence((means,), f"{judge.judge or 'nobody'}, {judge.standing}", judge.standing.trusted)
 
 
 def _calls(store: Questions, window: Window, threshold_ms: float = _NO_THRESHOLD) -> dict[str, Any]:
@@ -162,10 +167,9 @@ def _latency(store: Questions, gate: Gate, stable: Window, candidate: Window) ->
     return Exceedances(
         n_stable=old["timed"],
         p95_stable_ms=p95,
-        n_candidate=new["timed"],
-        p95_candidate_ms=float(new["p95_ms"]) if new["timed"] else None,
         threshold_ms=limit,
-        exceeded=new["exceeded"],
+        over=Sample.proportion(new["timed"], new["exceeded"]),
+        p95_candidate_ms=float(new["p95_ms"]) if new["timed"] else None,
     )
 
 

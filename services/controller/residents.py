@@ -10,7 +10,7 @@ from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import residents
-from ratchet.services.rules.rollout import UNDER_WAY, can_supersede, next_candidate
+from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, next_candidate
 
 
 class ReplicaAdapters(Protocol):

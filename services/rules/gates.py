@@ -1,124 +1,46 @@
 """Gates: may the candidate be worse than the stable adapter by more than a margin? Four outcomes.
 
-Rates and means are compared by a one-sided confidence sequence (normal mixture, Howard et al.
-2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences"), the 95th percentile of
-the latency by an e-process of bets (Waudby-Smith and Ramdas 2024). Both stay valid however often
-the controller looks. Promotion needs every gate to pass (intersection-union, so each keeps its
-whole alpha); an abort takes one, so there the gates share it. Missing data never passes.
+Promotion needs every gate to pass (intersection-union, so each keeps its whole alpha); an abort takes one,
+so there the gates share it. Both bounds hold at every look (`sequential.py`). Missing data never passes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.schemas.rollout_events import Arm, GateResult
-from ratchet.schemas.rollout_policy import Gate, Metric
+from ratchet.schemas.rollout_events import Arm, GateResult, Verdict
+from ratchet.schemas.rollout_policy import UNBOUNDED, Gate
+from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample
+from ratchet.services.rules.latency import judge_latency
+from ratchet.services.rules.sequential import OVERSHOOT, pass_radius, radius
+from ratchet.services.rules.sums import impossible, pooled, too_few
 
-LOWER_IS_BETTER: frozenset[Metric] = frozenset({"error_rate", "latency_p95"})
-QUANTILE = 0.95
-EXCEEDANCE = 1 - QUANTILE
-
-# Bets against "the candidate is too slow" (at most 1/0.95) and against "it is fast enough" (at
-# most 1/0.05). A mixture of a few is within a small factor of the best single bet.
-_FASTER_BETS = tuple(share / QUANTILE for share in (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9))
-_SLOWER_BETS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+CARRIED, STAGE = 0.7, 0.1
+"""Shares of the alpha for failing: of all that was carried, and of each stage by itself (what only more load shows)."""
+_TUNED = 8
+"""The bound for failing is tightest at an eighth of ``max_n``: harm should be proved long before safety is."""
+_WORDS: dict[Verdict, str] = {
+    "pass": "shown to be within the margin",
+    "fail": "shown to be worse than the margin",
+    "inconclusive": "not decided yet",
+}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """``n`` observations between 0 and 1, their sum and the sum of their squares.
+class Slack:
+    """How far inside its margin the candidate is, with the variance of that for failing and for passing.
 
-    ``n`` may be fractional where observations carry weights (Kish's effective size). ``abstained`` more
-    were asked about and got no verdict; they are in none of the figures.
+    ``low`` and ``high`` of a gate follow from the difference, which the slack adds the margin to.
     """
 
+    value: float
+    difference: float
+    margin: float
+    variance: float
+    strict_variance: float
     n: float
-    total: float
-    squares: float
-    abstained: float = 0.0
-
-    @classmethod
-    def proportion(cls, n: float, k: float) -> Sample:
-        """``k`` successes among ``n``."""
-        return cls(n, k, k)
-
-    @property
-    def mean(self) -> float:
-        """The mean as observed, without smoothing."""
-        return self.total / self.n
-
-    @property
-    def variance(self) -> float:
-        """Variance of one observation, with half a 0 and half a 1 added to the sample.
-
-        The added halves (Agresti and Coull's idea) keep the variance from collapsing to 0
-        when all of a few observations agree; they vanish as n grows. The mean stays raw: shrinking
-        it would favour the arm with more traffic.
-        """
-        mean = (self.total + 0.5) / (self.n + 1)
-        return max((self.squares + 0.5) / (self.n + 1) - mean * mean, 0.0)
-
-    @property
-    def binary(self) -> bool:
-        """Whether every observation is 0 or 1."""
-        return self.squares == self.total
-
-    @property
-    def abstained_share(self) -> float:
-        """Of all that was asked about, the share without a verdict."""
-        asked = self.n + self.abstained
-        return self.abstained / asked if asked else 0.0
-
-    def problem(self) -> str | None:
-        """Say why these figures cannot be counts of values between 0 and 1."""
-        if not all(math.isfinite(value) for value in (self.n, self.total, self.squares, self.abstained)):
-            return f"not finite: n={self.n}, sum={self.total}, sum of squares={self.squares}"
-        slack = 1e-6 * max(self.n, 1.0)
-        if self.n < 0 or not (-slack <= self.squares <= self.total + slack <= self.n + 2 * slack):
-            return f"impossible: n={self.n}, sum={self.total}, sum of squares={self.squares}"
-        return None
-
-
-@dataclass(frozen=True)
-class Means:
-    """Both arms of a gate on a rate or a mean of scores; None where nothing could be observed."""
-
-    stable: Sample | None
-    candidate: Sample | None
-
-
-@dataclass(frozen=True)
-class Exceedances:
-    """Both arms of the latency gate; latencies in milliseconds.
-
-    ``exceeded`` of the candidate's ``n_candidate`` calls took longer than ``threshold_ms``, which
-    is `threshold` of the stable arm's ``p95_stable_ms`` in the same window.
-    """
-
-    n_stable: int
-    p95_stable_ms: float | None
-    n_candidate: int
-    p95_candidate_ms: float | None
-    threshold_ms: float | None
-    exceeded: int
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a judge saw, and how it stands: what one that is not ``trusted`` saw is shown, and decides nothing."""
-
-    seen: Means
-    by: str
-    trusted: bool
-
-
-Evidence = Means | Exceedances | Judged
-
-
-def threshold(gate: Gate, p95_stable_ms: float) -> float:
-    """The latency in milliseconds that at most 5% of the candidate's calls may exceed."""
-    return p95_stable_ms * (1 + gate.margin) if gate.margin_kind == "rel" else p95_stable_ms + gate.margin
 
 
 def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> GateResult:
@@ -126,139 +48,137 @@ def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> Gate
 
     Args:
         gate: the question, with margin and alpha.
-        evidence: counts of both arms; None when nothing was observed.
+        evidence: what both arms showed, by stage; None when nothing was observed.
         fail_share: how many critical gates share alpha for aborting.
 
     Returns:
         ``pass`` when the candidate is shown to be within the margin, ``fail`` when it is shown to
-        be beyond it, ``inconclusive`` while it is neither (or data is missing, or what saw it is only
-        advisory), ``error`` when the figures make no sense.
+        be beyond it, ``inconclusive`` while it is neither (or data is missing, ``max_n`` is used up, or what saw
+        it is only advisory), ``error`` when the figures make no sense.
     """
     fail_alpha = gate.alpha / max(fail_share, 1)
-    if evidence is None:
-        return _result(gate, "inconclusive", Arm(n=0), Arm(n=0), reason=f"{gate.metric}: nothing observed")
-    if isinstance(evidence, Judged):
-        seen = evaluate(gate, evidence.seen, fail_share)
-        verdict = seen.verdict if evidence.trusted or seen.verdict == "error" else "inconclusive"
-        return seen.model_copy(update={"verdict": verdict, "reason": f"{seen.reason}; judged by {evidence.by}"})
-    if isinstance(evidence, Exceedances):
-        return _latency(gate, evidence, fail_alpha)
-    return _means(gate, evidence, fail_alpha)
+    if evidence is None or not evidence.strata:
+        return inconclusive(gate, Arm(n=0), Arm(n=0), "nothing observed")
+    exceedances = [one for one in evidence.strata if isinstance(one, Exceedances)]
+    if exceedances:
+        seen = judge_latency(gate, exceedances, CARRIED * fail_alpha, STAGE * fail_alpha)
+    else:
+        seen = _means(gate, [one for one in evidence.strata if isinstance(one, Means | Paired)], fail_alpha)
+    if evidence.judged_by is None:
+        return seen
+    verdict = seen.verdict if evidence.trusted or seen.verdict == "error" else "inconclusive"
+    return seen.model_copy(update={"verdict": verdict, "reason": f"{seen.reason}; judged by {evidence.judged_by}"})
 
 
-def radius(information: float, planned: float, alpha: float) -> float:
-    """Half-width of the one-sided confidence sequence for a difference of means.
-
-    Args:
-        information: V = 1/SE² so far.
-        planned: V at the number of observations where the bound shall be tightest.
-        alpha: the chance that the bound is ever wrong.
-    """
-    log_inverse = math.log(1 / alpha)
-    rho = planned / (2 * log_inverse + math.log(1 + 2 * log_inverse))
-    spread = math.sqrt((information + rho) / rho)
-    return math.sqrt(2 * (information + rho) * math.log(1 + spread / (2 * alpha))) / information
+def used_up(gate: Gate, result: GateResult) -> bool:
+    """Whether a gate took its last look without passing: more observations cannot decide it."""
+    return result.verdict == "inconclusive" and result.candidate.n >= gate.max_n
 
 
-def log_e_faster(n: float, exceeded: float) -> float:
-    """Log of the e-value against "more than 5% exceed", from counts (mixture of bets)."""
-    return _log_mean(
-        [(n - exceeded) * math.log1p(b * EXCEEDANCE) + exceeded * math.log1p(-b * QUANTILE) for b in _FASTER_BETS]
+def inconclusive(gate: Gate, stable: Arm, candidate: Arm, why: str) -> GateResult:
+    """No verdict, and why."""
+    return GateResult(
+        gate=gate.metric,
+        verdict="inconclusive",
+        stable=stable,
+        candidate=candidate,
+        margin=gate.margin,
+        progress=min(candidate.n / gate.max_n, 1.0),
+        reason=f"{gate.metric}: {why}",
     )
 
 
-def log_e_slower(n: float, exceeded: float) -> float:
-    """Log of the e-value against "at most 5% exceed", from counts (mixture of bets)."""
-    return _log_mean(
-        [exceeded * math.log1p(b * QUANTILE) + (n - exceeded) * math.log1p(-b * EXCEEDANCE) for b in _SLOWER_BETS]
-    )
+def _means(gate: Gate, strata: Sequence[Means | Paired], fail_alpha: float) -> GateResult:
+    bounded = gate.metric not in UNBOUNDED
+    for one in strata:
+        for name, sample in (("stable arm", one.stable), ("candidate arm", one.candidate)):
+            if sample and (problem := impossible(sample, bounded)):
+                return _error(gate, f"{name} {problem}")
+        if isinstance(one, Paired) and (problem := impossible(one.difference, bounded, signed=True)):
+            return _error(gate, f"differences {problem}")
+    usable = [one for one in strata if _has_both(one)]
+    old, new = pooled([_arm_of(one, "stable") for one in strata]), pooled([_arm_of(one, "candidate") for one in strata])
+    stable, candidate = _arm(old), _arm(new)
+    users = _users(usable)
+    if why := too_few(gate, stable, candidate, users):
+        return inconclusive(gate, stable, candidate, why)
+    if not usable:
+        return inconclusive(gate, stable, candidate, "no stage has both arms: nothing concurrent to compare with")
+    slack = _combined([_slack(gate, one, bounded) for one in usable])
+    low, high = _bounds(gate, slack, fail_alpha)
+    verdict: Verdict = "inconclusive"
+    if slack.value < -high and slack.n >= gate.min_n:
+        verdict = "fail"
+    elif len(usable) > 1 and usable[-1] is strata[-1]:
+        last = _slack(gate, usable[-1], bounded)
+        if last.n >= gate.min_n and last.value < -_fail_radius(gate, last, STAGE * fail_alpha):
+            verdict = "fail"
+    if verdict == "inconclusive" and slack.value > low and slack.n <= gate.max_n * OVERSHOOT:
+        verdict = "pass"
+    return _result(gate, verdict, stable, candidate, slack, low, high, _excess(old, new))
 
 
-def _log_mean(logs: list[float]) -> float:
-    top = max(logs)
-    return top + math.log(sum(math.exp(value - top) for value in logs) / len(logs))
-
-
-def _result(
-    gate: Gate,
-    verdict: str,
-    stable: Arm,
-    candidate: Arm,
-    *,
-    reason: str,
-    margin: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-) -> GateResult:
-    known = stable.value is not None and candidate.value is not None
-    return GateResult.model_validate(
-        {
-            "gate": gate.metric,
-            "verdict": verdict,
-            "stable": stable,
-            "candidate": candidate,
-            "difference": (candidate.value or 0.0) - (stable.value or 0.0) if known else None,
-            "low": low,
-            "high": high,
-            "margin": gate.margin if margin is None else margin,
-            "reason": reason,
-        }
-    )
-
-
-def _waiting(gate: Gate, stable: Arm, candidate: Arm) -> GateResult | None:
-    for name, arm in (("stable", stable), ("candidate", candidate)):
-        if arm.n == 0:
-            reason = f"{gate.metric}: no data of the {name} arm"
-            return _result(gate, "inconclusive", stable, candidate, reason=reason)
-    short = min(stable.n, candidate.n)
-    if short < gate.min_n:
-        reason = f"{gate.metric}: waiting for n: {short} of {gate.min_n} in the smaller arm"
-        return _result(gate, "inconclusive", stable, candidate, reason=reason)
-    return None
-
-
-def _means(gate: Gate, evidence: Means, fail_alpha: float) -> GateResult:
-    for name, sample in (("stable", evidence.stable), ("candidate", evidence.candidate)):
-        problem = sample.problem() if sample else None
-        if problem:
-            return _result(gate, "error", Arm(n=0), Arm(n=0), reason=f"{gate.metric}: {name} arm {problem}")
-    stable, candidate = (_arm(evidence.stable), _arm(evidence.candidate))
-    waiting = _waiting(gate, stable, candidate)
-    if waiting or evidence.stable is None or evidence.candidate is None:
-        return waiting or _result(gate, "inconclusive", stable, candidate, reason=f"{gate.metric}: no data")
-    old, new = evidence.stable, evidence.candidate
-    sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
-    difference = new.mean - old.mean
-    # slack > 0 means "within the margin"; a relative margin moves with the stable arm's mean,
-    # and so does the slack's variance
+def _slack(gate: Gate, one: Means | Paired, bounded: bool) -> Slack:
+    """Slack of one stage: above 0 within the margin, whichever way the metric is better."""
+    sign = -1.0 if gate.lower_is_better else 1.0
     relative = gate.margin if gate.margin_kind == "rel" else 0.0
-    margin = relative * old.mean if relative else gate.margin
-    slack = sign * difference + margin
-    of_stable = (sign - relative) ** 2 * old.variance * new.n / old.n
-    at_margin = _variance_at(old.mean - sign * margin) if old.binary and new.binary else 0.0
-    for_pass = _radius(gate, new.n, of_stable + max(new.variance, (new.variance + at_margin) / 2), gate.alpha)
-    for_fail = _radius(gate, new.n, of_stable + new.variance, fail_alpha)
-    below, above = (for_pass, for_fail) if sign > 0 else (for_fail, for_pass)
-    verdict = "pass" if slack > for_pass else "fail" if slack < -for_fail else "inconclusive"
-    worst = for_pass - sign * difference
-    reason = (
-        f"{gate.metric}: candidate {new.mean:.4f} of {candidate.n}, stable {old.mean:.4f} of {stable.n}; "
-        f"{_WORDS[verdict]}: worse by at most {worst:.4f}, margin {margin:.4f}"
+    if isinstance(one, Paired):
+        d = one.difference
+        old = one.stable.mean if one.stable and one.stable.n else 0.5
+        margin = relative * abs(old) if relative else gate.margin
+        spread = _unit(d, bounded, signed=True)
+        if relative and one.stable:
+            spread += relative**2 * _unit(one.stable, bounded)
+        step = 1.0 if one.stable else 0.5  # of a judge's comparison a loss is half a point
+        at_margin = max(step * margin - margin**2, 0.0) if bounded else 0.0
+        strict = max(spread, (spread + at_margin) / 2)
+        scale = d.design_effect / d.n
+        return Slack(sign * d.mean + margin, d.mean, margin, spread * scale, strict * scale, d.n)
+    old_arm, new_arm = one.stable, one.candidate
+    assert old_arm is not None, "asked for where both arms are"
+    assert new_arm is not None, "likewise"
+    margin = relative * abs(old_arm.mean) if relative else gate.margin
+    difference = new_arm.mean - old_arm.mean
+    of_new = _unit(new_arm, bounded)
+    of_stable = (sign - relative) ** 2 * _unit(old_arm, bounded) / old_arm.effective_n
+    at_margin = _variance_at(old_arm.mean - sign * margin) if bounded and old_arm.binary and new_arm.binary else 0.0
+    strict = max(of_new, (of_new + at_margin) / 2)
+    return Slack(
+        sign * difference + margin,
+        difference,
+        margin,
+        of_stable + of_new / new_arm.effective_n,
+        of_stable + strict / new_arm.effective_n,
+        new_arm.n,
     )
-    # Missing data never passes: what the candidate leaves without a verdict beyond the stable arm's share
-    # may all have failed (a worst case, after Manski 1990), and must still be within the margin.
-    excess = max(new.abstained_share - old.abstained_share, 0.0)
-    if verdict == "pass" and slack - for_pass <= excess:
-        verdict = "inconclusive"
-        shares = f"{new.abstained_share:.1%} of the candidate's answers, {old.abstained_share:.1%} of stable's"
-        reason = f"{gate.metric}: within the margin but for what has no verdict: {shares}"
-    low, high = difference - below, difference + above
-    return _result(gate, verdict, stable, candidate, reason=reason, margin=margin, low=low, high=high)
 
 
-def _radius(gate: Gate, n: float, per_candidate: float, alpha: float) -> float:
-    return radius(n / per_candidate, gate.max_n / per_candidate, alpha)
+def _combined(parts: list[Slack]) -> Slack:
+    """Add stages up by their numbers (Mantel and Haenszel's weights): never by variances that were observed.
+
+    A rate near 1 by luck has a small variance by luck, and would get more weight for it.
+    """
+    n = sum(part.n for part in parts)
+    weights = [part.n / n for part in parts]
+    return Slack(
+        sum(w * part.value for w, part in zip(weights, parts, strict=True)),
+        sum(w * part.difference for w, part in zip(weights, parts, strict=True)),
+        sum(w * part.margin for w, part in zip(weights, parts, strict=True)),
+        sum(w**2 * part.variance for w, part in zip(weights, parts, strict=True)),
+        sum(w**2 * part.strict_variance for w, part in zip(weights, parts, strict=True)),
+        n,
+    )
+
+
+def _bounds(gate: Gate, slack: Slack, fail_alpha: float) -> tuple[float, float]:
+    """Half-widths for passing and for failing; an observation's variance says what ``max_n`` of them will be worth."""
+    each = slack.strict_variance * slack.n
+    passing = pass_radius(1 / slack.strict_variance, gate.max_n / each, gate.alpha)
+    return passing, _fail_radius(gate, slack, CARRIED * fail_alpha)
+
+
+def _fail_radius(gate: Gate, slack: Slack, alpha: float) -> float:
+    return radius(1 / slack.variance, gate.max_n / _TUNED / (slack.variance * slack.n), alpha)
 
 
 def _variance_at(rate: float) -> float:
@@ -274,11 +194,38 @@ def _variance_at(rate: float) -> float:
     return inside * (1 - inside)
 
 
-_WORDS = {
-    "pass": "shown to be within the margin",
-    "fail": "shown to be worse than the margin",
-    "inconclusive": "not decided yet",
-}
+def _unit(sample: Sample, bounded: bool, signed: bool = False) -> float:
+    """Variance of one observation, never 0: smoothed for shares, plain for dollars and characters."""
+    if bounded and not signed:
+        return sample.variance
+    plain = sample.squares / sample.n - sample.mean**2
+    if bounded:
+        return max((sample.squares + 0.5) / (sample.n + 1) - (sample.total / (sample.n + 1)) ** 2, plain)
+    return max(plain * sample.n / max(sample.n - 1, 1), 1e-12 * max(sample.mean**2, 1e-12))
+
+
+def _has_both(one: Means | Paired) -> bool:
+    if isinstance(one, Paired):
+        return one.difference.n > 0
+    return bool(one.stable and one.stable.n and one.candidate and one.candidate.n)
+
+
+def _arm_of(one: Means | Paired, side: str) -> Sample | None:
+    sample: Sample | None = getattr(one, side)
+    if sample is None and isinstance(one, Paired):
+        return one.difference  # a judge's comparisons have no arms: both are the pairs
+    return sample
+
+
+def _users(usable: Sequence[Means | Paired]) -> int | None:
+    """The smaller arm's users over all stages; a returning user counts once in each, so the largest stage says."""
+    counts = []
+    for one in usable:
+        samples = [one.difference] if isinstance(one, Paired) else [one.stable, one.candidate]
+        known = [sample.users for sample in samples if sample and sample.users is not None]
+        if known:
+            counts.append(min(known))
+    return max(counts, default=None)
 
 
 def _arm(sample: Sample | None) -> Arm:
@@ -287,31 +234,55 @@ def _arm(sample: Sample | None) -> Arm:
     return Arm(n=math.floor(sample.n + 1e-9), value=sample.mean)
 
 
-def _latency(gate: Gate, evidence: Exceedances, fail_alpha: float) -> GateResult:
-    figures = (evidence.p95_stable_ms, evidence.p95_candidate_ms, evidence.threshold_ms)
-    sensible = all(value is None or (math.isfinite(value) and value >= 0) for value in figures)
-    if not sensible or not 0 <= evidence.exceeded <= evidence.n_candidate or evidence.n_stable < 0:
-        reason = f"{gate.metric}: impossible figures {evidence}"
-        return _result(gate, "error", Arm(n=0), Arm(n=0), reason=reason)
-    stable = Arm(n=evidence.n_stable, value=evidence.p95_stable_ms)
-    candidate = Arm(n=evidence.n_candidate, value=evidence.p95_candidate_ms)
-    waiting = _waiting(gate, stable, candidate)
-    if waiting or evidence.threshold_ms is None or evidence.p95_stable_ms is None:
-        return waiting or _result(gate, "inconclusive", stable, candidate, reason=f"{gate.metric}: no threshold")
-    # The threshold is itself estimated from n_stable calls. Counting the candidate's calls at
-    # n·s/(n+s) gives the exceedance rate the variance that it has with that estimate inside.
-    share = evidence.n_stable / (evidence.n_stable + evidence.n_candidate)
-    n, k = evidence.n_candidate * share, evidence.exceeded * share
-    faster, slower = log_e_faster(n, k), log_e_slower(n, k)
-    verdict = "inconclusive"
-    if faster >= math.log(1 / gate.alpha):
-        verdict = "pass"
-    elif slower >= math.log(1 / fail_alpha):
-        verdict = "fail"
+def _excess(old: Sample | None, new: Sample | None) -> float:
+    return max((new.abstained_share if new else 0.0) - (old.abstained_share if old else 0.0), 0.0)
+
+
+def _result(
+    gate: Gate,
+    verdict: Verdict,
+    stable: Arm,
+    candidate: Arm,
+    slack: Slack,
+    passing: float,
+    failing: float,
+    excess: float,
+) -> GateResult:
+    sign = -1.0 if gate.lower_is_better else 1.0
+    worst = passing - sign * slack.difference
     reason = (
-        f"{gate.metric}: {evidence.exceeded} of the candidate's {evidence.n_candidate} calls took longer than "
-        f"{evidence.threshold_ms:.0f} ms (stable P95 {evidence.p95_stable_ms:.0f} ms of {evidence.n_stable}, plus "
-        f"margin), allowed 5%; {_WORDS[verdict]}"
+        f"{gate.metric}: candidate {candidate.value or 0:.4f} of {candidate.n}, stable {stable.value or 0:.4f} of"
+        f" {stable.n}; {_WORDS[verdict]}: worse by at most {worst:.4f}, margin {slack.margin:.4f}"
     )
-    margin = evidence.threshold_ms - evidence.p95_stable_ms
-    return _result(gate, verdict, stable, candidate, reason=reason, margin=margin)
+    # Missing data never passes: what the candidate leaves without a verdict beyond the stable arm's share
+    # may all have failed (a worst case, after Manski 1990), and must still be within the margin.
+    if verdict == "pass" and slack.value - passing <= excess:
+        verdict = "inconclusive"
+        reason = f"{gate.metric}: within the margin but for the {excess:.1%} of answers that have no verdict"
+    if verdict == "inconclusive" and candidate.n > gate.max_n:
+        reason += f"; max_n {gate.max_n} is used up"
+    below, above = (passing, failing) if sign > 0 else (failing, passing)
+    return GateResult(
+        gate=gate.metric,
+        verdict=verdict,
+        stable=stable,
+        candidate=candidate,
+        difference=slack.difference,
+        low=slack.difference - below,
+        high=slack.difference + above,
+        margin=slack.margin,
+        progress=min(candidate.n / gate.max_n, 1.0),
+        reason=reason,
+    )
+
+
+def _error(gate: Gate, why: str) -> GateResult:
+    nothing = Arm(n=0)
+    return GateResult(
+        gate=gate.metric,
+        verdict="error",
+        stable=nothing,
+        candidate=nothing,
+        margin=gate.margin,
+        reason=f"{gate.metric}: {why}",
+    )

@@ -56,7 +56,7 @@ def _transition(
 ) -> Rollout:
     task, who, why = asked.task, asked.who, asked.why or f"{asked.verb} by {asked.who}"
     if asked.verb == "start":
-        return _start(asked, state, _declared(task, policy), adapters, now, new_id, why)
+        return _start(asked, asked.adapter, state, _declared(task, policy), adapters, now, new_id, why)
     if state is None:
         raise RolloutError(f"task {task!r} has had no rollout yet")
     match asked.verb:
@@ -67,15 +67,20 @@ def _transition(
         case "resume":
             return rules.resume(state, _declared(task, policy), now, new_id(), who, why)
         case "abort":
-            return rules.abort(state, now, new_id(), who, why)
+            candidate = adapters.get(state.candidate or "")
+            return rules.abort(state, now, new_id(), who, why, dataset=candidate.dataset if candidate else None)
         case "undo":
-            return rules.undo(state, now, new_id(), who, why)
+            return rules.undo(state, now, new_id(), who, why, asked.adapter)
         case "retry":
-            raise RolloutError("retry is not understood by this controller; start the adapter again by its name")
+            if state.status not in ("aborted", "superseded"):
+                raise RolloutError(f"nothing to retry: the last rollout of {task!r} is {state.status}")
+            again = asked.adapter or state.candidate
+            return _start(asked, again, state, _declared(task, policy), adapters, now, new_id, why)
 
 
 def _start(
     asked: Operator,
+    name: str | None,
     state: Rollout | None,
     policy: RolloutPolicy,
     adapters: Mapping[str, Adapter],
@@ -83,16 +88,17 @@ def _start(
     new_id: Callable[[], str],
     why: str,
 ) -> Rollout:
-    if asked.adapter is None:
-        raise RolloutError("start needs an adapter's name")
-    adapter = adapters.get(asked.adapter)
+    if name is None:
+        raise RolloutError(f"{asked.verb} needs an adapter's name")
+    adapter = adapters.get(name)
     if adapter is None:
-        raise RolloutError(f"{asked.adapter} is not in the registry")
+        raise RolloutError(f"{name} is not in the registry")
     if adapter.status != "registered":
         raise RolloutError(f"{adapter.name} is {adapter.status}: {adapter.reason or 'no reason given'}")
     if not adapter.answers:
         raise RolloutError(f"{adapter.name} is a reward model: it says how good answers are, and gives none")
-    return rules.begin(asked.task, adapter.name, policy, state, now, new_id(), new_id(), asked.who, why)
+    ids = new_id(), new_id()
+    return rules.begin(asked.task, adapter.name, policy, state, now, *ids, asked.who, why, adapter.dataset)
 
 
 def _declared(task: str, policy: RolloutPolicy | None) -> RolloutPolicy:

@@ -1,114 +1,46 @@
-"""The rollout's state machine: evidence to decision, decision to the next routing table. Pure.
+"""The rollout's transitions: one routing table and what happened give the next table. Pure.
 
 A rollout goes through its policy's stages under one salt, so that the keys that got the candidate
-at 5% get it at 20% too. It advances when every critical gate passes and the stage's minimum
-duration is over; it aborts when any critical gate fails; it never overrides a person: a paused or
-ended rollout changes by an operator's verb alone.
+at 5% get it at 20% too. What its gates showed is carried from stage to stage, or not, as each stage says.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from ratchet.schemas.errors import RolloutError
-from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import ADAPTER_NAME, BASE
-from ratchet.schemas.rollout_events import GateResult, Rollout, RolloutAction
-from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
-from ratchet.services.rules.gates import Evidence, evaluate
+from ratchet.schemas.rollout_events import GateResult, Rollout, RolloutAction, Span
+from ratchet.schemas.rollout_policy import RolloutPolicy
+from ratchet.services.rules.deciding import CONTROLLER, Decision, stage_of
+from ratchet.services.rules.waiting import UNDER_WAY, can_supersede
 
-UNDER_WAY = ("running", "paused")
-CONTROLLER = "controller"
-
-
-@dataclass(frozen=True)
-class StageEvidence:
-    """What was observed in one stage: by gate, and which metrics this stage cannot show.
-
-    ``unobservable``: users never see a mirrored answer, so a stage without traffic for the
-    candidate has no thumbs and no outcomes of it.
-    """
-
-    by_gate: Mapping[Gate, Evidence | None] = field(default_factory=dict)
-    unobservable: frozenset[Metric] = frozenset()
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do next, why, and the gates' figures it rests on."""
-
-    action: Literal["advance", "promote", "abort", "pause", "wait"]
-    reason: str
-    gates: tuple[GateResult, ...] = ()
-
-
-def stage_of(policy: RolloutPolicy, name: str) -> Stage | None:
-    """The policy's stage of this name; None when the policy was changed and has it no more."""
-    return next((stage for stage in policy.stages if stage.name == name), None)
-
-
-def gates_of(policy: RolloutPolicy, stage: Stage) -> list[Gate]:
-    """The gates that a stage asks, with its own ``min_n`` where it sets one."""
-    gates = policy.gates if stage.gates is None else stage.gates
-    return [gate if stage.min_n is None else gate.model_copy(update={"min_n": stage.min_n}) for gate in gates]
-
-
-def judge_stage(stage: Stage, evidence: StageEvidence, policy: RolloutPolicy) -> list[tuple[Gate, GateResult]]:
-    """Evaluate the gates of a stage, less those that the stage cannot observe."""
-    asked = [gate for gate in gates_of(policy, stage) if gate.metric not in evidence.unobservable]
-    share = sum(gate.critical for gate in asked)
-    return [(gate, evaluate(gate, evidence.by_gate.get(gate), share)) for gate in asked]
-
-
-def decide(state: Rollout, evidence: StageEvidence, policy: RolloutPolicy, now: datetime) -> Decision:
-    """Decide what a running rollout does next.
-
-    Args:
-        state: the routing table in force.
-        evidence: what this stage has shown so far.
-        policy: the task's stages and gates.
-        now: the present instant.
-
-    Returns:
-        ``wait`` unless every critical gate passed and ``min_duration_s`` is over (advance, or
-        promote after the last stage), one failed (abort), or ``max_wait_s`` is over (what the
-        stage's ``on_timeout`` says). A rollout that is not running always waits.
-    """
-    if state.status != "running":
-        return Decision("wait", f"the rollout is {state.status}: only a person changes it")
-    stage = stage_of(policy, state.stage)
-    if stage is None:
-        known = ", ".join(repr(one.name) for one in policy.stages)
-        return Decision("pause", f"the policy has no stage {state.stage!r} any more, only {known}")
-    judged = judge_stage(stage, evidence, policy)
-    results = tuple(result for _, result in judged)
-    critical = [result for gate, result in judged if gate.critical]
-    failed = [result for result in critical if result.verdict == "fail"]
-    if failed:
-        return Decision("abort", "; ".join(result.reason for result in failed), results)
-    elapsed = (now - state.stage_started_at).total_seconds()
-    undecided = [result.reason for result in critical if result.verdict != "pass"]
-    if gates_of(policy, stage) and not judged:
-        undecided.append(f"stage {stage.name!r} can observe none of its gates; give it gates that it can, or []")
-    if not undecided and elapsed >= stage.min_duration_s:
-        last = stage.name == policy.stages[-1].name
-        reason = f"all {len(critical)} critical gates passed after {elapsed:.0f} s in {stage.name!r}"
-        return Decision("promote" if last else "advance", reason, results)
-    reason = "; ".join(undecided) or f"{elapsed:.0f} of at least {stage.min_duration_s:.0f} s in {stage.name!r}"
-    if elapsed >= stage.max_wait_s and undecided:
-        action: Literal["pause", "abort"] = "pause" if stage.on_timeout == "pause" else "abort"
-        return Decision(action, f"no decision within {stage.max_wait_s:.0f} s: {reason}", results)
-    return Decision("wait", reason, results)
+FULL = 10_000
+MOST_BLOCKED = 50
+"""Dataset versions remembered as aborted; older ones are far below what is new."""
 
 
 def apply(
-    state: Rollout, decision: Decision, policy: RolloutPolicy, now: datetime, event_id: str, actor: str = CONTROLLER
+    state: Rollout,
+    decision: Decision,
+    policy: RolloutPolicy,
+    now: datetime,
+    event_id: str,
+    actor: str = CONTROLLER,
+    dataset: str | None = None,
 ) -> Rollout:
     """The next routing table after a decision; the same one after ``wait``.
+
+    Args:
+        state: the table in force.
+        decision: what was decided on it.
+        policy: the task's stages.
+        now: the present instant.
+        event_id: the new table's id.
+        actor: who decided.
+        dataset: the version that the candidate was trained on: after an abort it is not tried again without a person.
 
     Raises:
         RolloutError: the state does not allow the decision.
@@ -117,12 +49,15 @@ def apply(
     match decision.action:
         case "wait":
             return state
+        case "prove":
+            proved = list(decision.proved)
+            return _next(state, now, event_id, "prove", actor, decision.reason, gates, proved=proved)
         case "advance":
-            return _advanced(state, policy, now, event_id, actor, decision.reason, gates)
+            return _advanced(state, policy, now, event_id, actor, decision.reason, gates, decision.proved)
         case "promote":
             return _promoted(state, now, event_id, actor, decision.reason, gates)
         case "abort":
-            return abort(state, now, event_id, actor, decision.reason, gates)
+            return abort(state, now, event_id, actor, decision.reason, gates, dataset)
         case "pause":
             return pause(state, now, event_id, actor, decision.reason, gates)
 
@@ -137,8 +72,11 @@ def begin(
     rollout_id: str,
     actor: str = CONTROLLER,
     reason: str = "",
+    dataset: str | None = None,
 ) -> Rollout:
     """Start a rollout of ``candidate`` against what is stable now (the base model at first).
+
+    Who starts one of a blocked ``dataset`` takes the block off: the controller never does.
 
     Raises:
         RolloutError: a rollout is under way, the candidate is stable already, or belongs to another task.
@@ -169,6 +107,7 @@ def begin(
         action="start",
         actor=actor,
         reason=reason or f"{candidate} was registered",
+        blocked=[version for version in state.blocked if version != dataset] if state else [],
         operator_seen=state.operator_seen if state else None,
     )
 
@@ -183,11 +122,13 @@ def pause(
     """
     if state.status != "running":
         raise RolloutError(f"nothing to pause: the last rollout of {state.task!r} is {state.status}")
-    return _next(state, now, event_id, "pause", actor, why, gates, status="paused")
+    return _next(state, now, event_id, "pause", actor, why, gates, status="paused", paused_by=actor)
 
 
 def resume(state: Rollout, policy: RolloutPolicy, now: datetime, event_id: str, actor: str, why: str) -> Rollout:
-    """Go on with a paused rollout; its stage starts again, clock and evidence.
+    """Go on with a paused rollout; its stage starts again, clock and evidence, and nothing is carried into it.
+
+    What was proved stays so: a person who goes on does not ask the same question twice.
 
     Raises:
         RolloutError: no rollout is paused, or the policy has its stage no more.
@@ -196,26 +137,37 @@ def resume(state: Rollout, policy: RolloutPolicy, now: datetime, event_id: str, 
         raise RolloutError(f"nothing to resume: the last rollout of {state.task!r} is {state.status}")
     if stage_of(policy, state.stage) is None:
         raise RolloutError(f"the policy has no stage {state.stage!r} any more: abort, or promote --full")
-    return _next(state, now, event_id, "resume", actor, why, status="running", stage_started_at=now)
+    changes: dict[str, Any] = {"status": "running", "stage_started_at": now, "carried": []}
+    return _next(state, now, event_id, "resume", actor, why, **changes)
 
 
 def abort(
-    state: Rollout, now: datetime, event_id: str, actor: str, why: str, gates: list[GateResult] | None = None
+    state: Rollout,
+    now: datetime,
+    event_id: str,
+    actor: str,
+    why: str,
+    gates: list[GateResult] | None = None,
+    dataset: str | None = None,
 ) -> Rollout:
-    """Send everything back to the stable adapter at once.
+    """Send everything back to the stable adapter at once, and block the dataset that the candidate came from.
 
     Raises:
         RolloutError: no rollout is under way.
     """
     if state.status not in UNDER_WAY:
         raise RolloutError(f"nothing to abort: the last rollout of {state.task!r} is {state.status}")
-    return _next(state, now, event_id, "abort", actor, why, gates, status="aborted", weight_bp=0, mirror_bp=0)
+    blocked = [*(version for version in state.blocked if version != dataset), *([dataset] if dataset else [])]
+    ended: dict[str, Any] = {"status": "aborted", "weight_bp": 0, "mirror_bp": 0, "blocked": blocked[-MOST_BLOCKED:]}
+    return _next(state, now, event_id, "abort", actor, why, gates, **ended)
 
 
 def promote(
     state: Rollout, policy: RolloutPolicy, now: datetime, event_id: str, actor: str, why: str, full: bool
 ) -> Rollout:
     """A person's word in place of the gates: to the next stage, or with ``full`` to the end.
+
+    What was seen before is not held against that word: the next stage carries nothing, and only new harm aborts.
 
     Raises:
         RolloutError: no rollout is under way, or the policy has its stage no more.
@@ -224,21 +176,27 @@ def promote(
         raise RolloutError(f"nothing to promote: the last rollout of {state.task!r} is {state.status}")
     if full or state.stage == policy.stages[-1].name:
         return _promoted(state, now, event_id, actor, why, [])
-    return _advanced(state, policy, now, event_id, actor, why, [])
+    return _advanced(state, policy, now, event_id, actor, why, [], state.proved).model_copy(update={"carried": []})
 
 
-def undo(state: Rollout, now: datetime, event_id: str, actor: str, why: str) -> Rollout:
-    """Serve the previous stable adapter again; a second undo takes the first back.
+def undo(state: Rollout, now: datetime, event_id: str, actor: str, why: str, to: str | None = None) -> Rollout:
+    """Serve the previous stable adapter again, or any other (``to``); a second undo takes the first back.
 
     Raises:
-        RolloutError: a rollout is under way, or nothing was ever promoted.
+        RolloutError: a rollout is under way, nothing was ever promoted, or ``to`` is stable already or another task's.
     """
     if state.status in UNDER_WAY:
         raise RolloutError(f"a rollout of {state.candidate} is {state.status}: abort it instead")
-    if state.previous is None:
+    back = to or state.previous
+    if back is None:
         raise RolloutError(f"nothing to undo: no rollout of {state.task!r} was ever promoted")
+    named = ADAPTER_NAME.match(back)
+    if back != BASE and (named is None or named["task"] != state.task):
+        raise RolloutError(f"{back} is no adapter of task {state.task!r}; allowed: one of its own, or 'base'")
+    if back == state.stable:
+        raise RolloutError(f"{back} is the stable adapter of {state.task!r} already")
     routing: dict[str, Any] = {
-        "stable": state.previous,
+        "stable": back,
         "previous": state.stable,
         "candidate": None,
         "weight_bp": 0,
@@ -257,6 +215,11 @@ def supersede(state: Rollout, by: str, now: datetime, event_id: str) -> Rollout:
         raise RolloutError(f"the rollout of {state.candidate} is {state.status} in {state.stage!r}: {by} waits")
     why = f"{by} is newer, and {state.candidate} has served nobody yet"
     return _next(state, now, event_id, "supersede", CONTROLLER, why, status="superseded", weight_bp=0, mirror_bp=0)
+
+
+def confirm(state: Rollout, now: datetime, event_id: str, why: str) -> Rollout:
+    """The same routing table under a new version, where the topic held another one of the same version."""
+    return _next(state, now, event_id, "confirm", CONTROLLER, why)
 
 
 def refuse(task: str, state: Rollout | None, now: datetime, event_id: str, actor: str, why: str) -> Rollout:
@@ -279,38 +242,6 @@ def refuse(task: str, state: Rollout | None, now: datetime, event_id: str, actor
     )
 
 
-def can_supersede(state: Rollout) -> bool:
-    """Whether a running rollout has given its candidate no user yet."""
-    return state.status == "running" and state.weight_bp == 0
-
-
-def next_candidate(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> Adapter | None:
-    """The newest registered adapter that waits for a rollout, or None.
-
-    Only an adapter numbered above all that the routing table names, and registered after its
-    rollout began, waits: what was aborted, superseded or undone never comes back by itself.
-    """
-    waiting = [one for one in adapters if one.task == task and one.status == "registered" and one.answers]
-    newest = max(waiting, key=lambda adapter: number(adapter.name), default=None)
-    if newest is None or state is None or _never_rolled_out(state):
-        return newest
-    named = (state.stable, state.candidate, state.previous)
-    above = number(newest.name) > max(number(name) for name in named if name)
-    began_ms = uuid.UUID(state.rollout_id).int >> 80  # a UUIDv7 begins with its time
-    later = newest.at.timestamp() * 1000 >= began_ms
-    return newest if above and later else None
-
-
-def number(name: str) -> int:
-    """N of ``task@vN-sha8``; 0 for the base model."""
-    match = ADAPTER_NAME.match(name)
-    return int(match["number"]) if match else 0
-
-
-def _never_rolled_out(state: Rollout) -> bool:
-    return state.status == "idle" and state.stable == BASE and state.previous is None
-
-
 def _advanced(
     state: Rollout,
     policy: RolloutPolicy,
@@ -319,11 +250,14 @@ def _advanced(
     actor: str,
     why: str,
     gates: list[GateResult],
+    proved: Sequence[str],
 ) -> Rollout:
     names = [stage.name for stage in policy.stages]
     if state.stage not in names[:-1]:
         raise RolloutError(f"stage {state.stage!r} has no next one in the policy's {names}: promote --full, or abort")
     stage = policy.stages[names.index(state.stage) + 1]
+    # a shadow stage compares other things (nobody saw the answers), so nothing of it counts for users
+    carries = stage.evidence == "carry" and state.weight_bp > 0
     return _next(
         state,
         now,
@@ -337,7 +271,13 @@ def _advanced(
         stage_started_at=now,
         weight_bp=stage.weight_bp,
         mirror_bp=stage.mirror_bp,
+        proved=list(proved) if carries else [],
+        carried=[*state.carried, _span(state, now)] if carries and state.weight_bp < FULL else [],
     )
+
+
+def _span(state: Rollout, until: datetime) -> Span:
+    return Span(stage=state.stage, weight_bp=state.weight_bp, since=state.stage_started_at, until=until)
 
 
 def _promoted(state: Rollout, now: datetime, event_id: str, actor: str, why: str, gates: list[GateResult]) -> Rollout:
@@ -359,4 +299,5 @@ def _next(
 ) -> Rollout:
     """The state's successor: one version up, with who did what and why."""
     audit = {"id": event_id, "at": now, "action": action, "actor": actor, "reason": why, "gates": gates or []}
-    return state.model_copy(update=audit | {"version": state.version + 1} | changes)
+    held = state.paused_by if action in ("refuse", "confirm") else None
+    return state.model_copy(update=audit | {"version": state.version + 1, "paused_by": held} | changes)

@@ -1,0 +1,48 @@
+"""Which adapter's rollout is next: one at a time a task, the newest first, and nothing that was sent back. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+from ratchet.schemas.events import Adapter
+from ratchet.schemas.ids import ADAPTER_NAME, BASE
+from ratchet.schemas.rollout_events import Rollout
+
+UNDER_WAY = ("running", "paused")
+
+
+def can_supersede(state: Rollout) -> bool:
+    """Whether a running rollout has given its candidate no user yet."""
+    return state.status == "running" and state.weight_bp == 0
+
+
+def next_candidate(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> Adapter | None:
+    """The newest registered adapter that waits for a rollout, or None.
+
+    Only an adapter numbered above all that the routing table names, and registered after its
+    rollout began, waits: what was aborted, superseded or undone never comes back by itself, nor does another
+    adapter of a dataset version whose adapter was aborted.
+    """
+    blocked = state.blocked if state else []
+    waiting = [one for one in adapters if one.task == task and one.status == "registered" and one.answers]
+    newest = max(
+        (one for one in waiting if one.dataset not in blocked), key=lambda adapter: number(adapter.name), default=None
+    )
+    if newest is None or state is None or _never_rolled_out(state):
+        return newest
+    named = (state.stable, state.candidate, state.previous)
+    above = number(newest.name) > max(number(name) for name in named if name)
+    began_ms = uuid.UUID(state.rollout_id).int >> 80  # a UUIDv7 begins with its time
+    later = newest.at.timestamp() * 1000 >= began_ms
+    return newest if above and later else None
+
+
+def number(name: str) -> int:
+    """N of ``task@vN-sha8``; 0 for the base model."""
+    match = ADAPTER_NAME.match(name)
+    return int(match["number"]) if match else 0
+
+
+def _never_rolled_out(state: Rollout) -> bool:
+    return state.status == "idle" and state.stable == BASE and state.previous is None
