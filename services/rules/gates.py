@@ -14,13 +14,11 @@ from ratchet.schemas.rollout_events import Arm, GateResult, Verdict
 from ratchet.schemas.rollout_policy import UNBOUNDED, Gate
 from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample
 from ratchet.services.rules.latency import judge_latency
-from ratchet.services.rules.sequential import OVERSHOOT, pass_radius, radius
+from ratchet.services.rules.sequential import OVERSHOOT, TUNED, pass_radius, radius
 from ratchet.services.rules.sums import impossible, pooled, too_few
 
 CARRIED, STAGE = 0.7, 0.1
 """Shares of the alpha for failing: of all that was carried, and of each stage by itself (what only more load shows)."""
-_TUNED = 8
-"""The bound for failing is tightest at an eighth of ``max_n``: harm should be proved long before safety is."""
 _WORDS: dict[Verdict, str] = {
     "pass": "shown to be within the margin",
     "fail": "shown to be worse than the margin",
@@ -178,7 +176,7 @@ def _bounds(gate: Gate, slack: Slack, fail_alpha: float) -> tuple[float, float]:
 
 
 def _fail_radius(gate: Gate, slack: Slack, alpha: float) -> float:
-    return radius(1 / slack.variance, gate.max_n / _TUNED / (slack.variance * slack.n), alpha)
+    return radius(1 / slack.variance, gate.max_n / TUNED / (slack.variance * slack.n), alpha)
 
 
 def _variance_at(rate: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ratchet.schemas.rollout_events import Arm, GateResult, Verdict
 from ratchet.schemas.rollout_policy import Gate
 from ratchet.services.rules.evidence import Exceedances
-from ratchet.services.rules.sequential import EXCEEDANCE, log_e_faster, log_e_slower, radius
+from ratchet.services.rules.sequential import EXCEEDANCE, TUNED, log_e_faster, log_e_slower, radius
 from ratchet.services.rules.sums import impossible, too_few
 
 _WORDS: dict[Verdict, str] = {"pass": "shown to be fast enough", "fail": "shown to be too slow"}
@@ -56,7 +56,7 @@ def judge_latency(gate: Gate, strata: Sequence[Exceedances], fail_alpha: float, 
         verdict = "pass"
     exceeded, calls = sum(one.over.total for one in usable), sum(one.over.n for one in usable)
     share = exceeded / calls
-    around = radius(n / _spread(share), gate.max_n / 8 / _spread(share), gate.alpha / 2)
+    around = radius(n / _spread(share), gate.max_n / TUNED / _spread(share), gate.alpha / 2)
     low, high = max(share - around, 0.0), min(share + around, 1.0)
     why = (
         f"{share:.1%} ({low:.1%} to {high:.1%}) of the candidate's {calls:.0f} calls took longer than"
@@ -81,7 +81,7 @@ def _counted(one: Exceedances) -> tuple[float, float]:
 
 
 def _spread(share: float) -> float:
-    inside = max(share, EXCEEDANCE / 5)
+    inside = min(max(share, EXCEEDANCE / 5), 1 - EXCEEDANCE / 5)
     return inside * (1 - inside)
 
 

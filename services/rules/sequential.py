@@ -16,6 +16,8 @@ from statistics import NormalDist
 
 OVERSHOOT = 1.05
 """A look may come this much late: the boundary is planned for ``max_n`` times this."""
+TUNED = 8
+"""The bound for failing is tightest at an eighth of ``max_n``: harm should be proved long before safety is."""
 QUANTILE = 0.95
 EXCEEDANCE = 1 - QUANTILE
 

@@ -42,11 +42,11 @@ retraining = {{ min_new_pairs = 8, cooldown_s = 3600 }}
 training = {{ max_length = 64 }}
 
 [tasks.support.rollout]
-gates = [{{ metric = "completion", margin = 0.9, min_n = 2, planned_n = 8, alpha = 0.2 }}]
+gates = [{{ metric = "completion", margin = 0.9, min_n = 2, min_users = 1, max_n = 40, alpha = 0.2 }}]
 stages = [
-    {{ name = "shadow", mirror_bp = 10000 }},
-    {{ name = "50%", weight_bp = 5000 }},
-    {{ name = "100%", weight_bp = 10000 }},
+    {{ name = "shadow", mirror_bp = 10000, min_n = 2 }},
+    {{ name = "50%", weight_bp = 5000, min_n = 2 }},
+    {{ name = "100%", weight_bp = 10000, min_n = 2 }},
 ]
 """
 

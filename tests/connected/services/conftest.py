@@ -141,7 +141,7 @@ class Traffic:
             (self.shelf / name / file).write_bytes(content)
         body = {
             "id": new_id(at), "at": at, "task": self.task, "name": name, "label": "l", "status": "registered",
-            "method": "dpo", "base_model": "m", "path": str(self.shelf / name), "dataset": "d",
+            "method": "dpo", "base_model": "m", "path": str(self.shelf / name), "dataset": f"d{number}",
             "weights_sha256": files[WEIGHTS], "files": files, "dataset_sha256": "0" * 64, "job_id": new_id(at),
         }  # fmt: skip
         return Adapter.model_validate(body)

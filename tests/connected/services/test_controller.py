@@ -27,10 +27,10 @@ POLICY = TaskPolicy.model_validate(
         "checks": [{"name": "ticket", "kind": "length", "min": 1}],
         "rollout": {
             "gates": [
-                {"metric": "completion", "margin": 0.1, "planned_n": 200},
-                {"metric": "error_rate", "margin": 0.1, "planned_n": 200},
+                {"metric": "completion", "margin": 0.1, "max_n": 2_000},
+                {"metric": "error_rate", "margin": 0.1, "max_n": 2_000},
                 {"metric": "latency_p95", "margin": 0.5, "margin_kind": "rel"},
-                {"metric": "satisfaction", "margin": 0.15, "planned_n": 200},
+                {"metric": "satisfaction", "margin": 0.15, "max_n": 2_000},
             ],
             "stages": [
                 {"name": "shadow", "mirror_bp": 10_000, "min_duration_s": 60, "max_wait_s": 600},
@@ -156,7 +156,7 @@ async def test_a_slow_candidate_is_aborted(traffic: Any, replicas: list[Any]) ->
     traffic.mirror(shadow, calls, completed=570, latency_ms=200)
     (table,) = await loop.tick(10)
     assert table.action == "abort"
-    assert table.reason.startswith(f"latency_p95: {N} of the candidate's {N} calls took longer than 164 ms")
+    assert table.reason.startswith(f"latency_p95: 100.0% (98.2% to 100.0%) of the candidate's {N} calls took longer than 164 ms")
 
 
 async def test_no_stable_arm_in_the_audit_log_means_no_promotion(traffic: Any, replicas: list[Any]) -> None:

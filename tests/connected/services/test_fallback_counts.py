@@ -24,7 +24,7 @@ from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
 from ratchet.services.controller.observe import observe
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables
-from ratchet.services.rules.gates import Means, Sample
+from ratchet.services.rules.evidence import Means, Sample
 from ratchet.services.rules.rollout import begin
 
 pytestmark = pytest.mark.connected
@@ -130,7 +130,8 @@ def test_a_fallback_counts_against_the_candidate_and_for_nobody(traffic: Any, ga
     talk = {"at": traffic.start + timedelta(seconds=9), "task": traffic.task, "conversation_id": "c", "value": True}
     traffic.write(Feedback.model_validate({"id": traffic.new_id(), "kind": "thumb", "source": "http"} | talk))
     evidence = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60))
-    seen = {gate.metric: found for gate, found in evidence.by_gate.items() if isinstance(found, Means)}
+    told = {metric: found.strata[0] for metric, found in evidence.by_gate.items() if found}
+    seen = {metric: stratum for metric, stratum in told.items() if isinstance(stratum, Means)}
     assert seen["error_rate"].candidate == Sample.proportion(CALLS, CALLS)
     assert seen["completion"].candidate == Sample.proportion(CALLS, 0)
     assert seen["satisfaction"].candidate == Sample.proportion(0, 0)

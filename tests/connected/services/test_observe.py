@@ -13,8 +13,10 @@ from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import frozen_window, observe
-from ratchet.services.rules.gates import Judged, Means, Sample, evaluate
-from ratchet.services.rules.rollout import begin, gates_of, promote
+from ratchet.services.rules.deciding import gates_of
+from ratchet.services.rules.evidence import Evidence, Means, Sample
+from ratchet.services.rules.gates import evaluate
+from ratchet.services.rules.rollout import begin, promote
 
 STAGES = [Stage(name="50%", weight_bp=5_000), Stage(name="100%", weight_bp=10_000)]
 
@@ -32,7 +34,9 @@ def seen(traffic: Any, state: Rollout, task: TaskPolicy) -> Means:
     """The evidence of the only gate, a minute after the start."""
     evidence = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60))
     (gate,) = gates_of(task.rollout, STAGES[0])
-    found = evidence.by_gate[gate]
+    told = evidence.by_gate[gate.metric]
+    assert told is not None
+    (found,) = told.strata
     assert isinstance(found, Means)
     return found
 
@@ -88,7 +92,7 @@ def test_copies_that_wait_show_no_latency(traffic: Any, copies_wait: bool) -> No
     now = traffic.start + timedelta(seconds=60)
     evidence = observe(traffic.store, state, task, now, copies_wait)
     assert ("latency_p95" in evidence.unobservable) is copies_wait
-    assert {gate.metric for gate in evidence.by_gate} == {"error_rate"} | ({"latency_p95"} - evidence.unobservable)
+    assert set(evidence.by_gate) == {"error_rate"} | ({"latency_p95"} - evidence.unobservable)
 
 
 def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
@@ -105,8 +109,10 @@ def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
         }  # fmt: skip
         traffic.write(Score.model_validate(body))
     (judged,) = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60)).by_gate.values()
-    assert isinstance(judged, Judged)  # nobody labelled anything
-    found = judged.seen
+    assert isinstance(judged, Evidence)
+    assert not judged.trusted  # nobody labelled anything
+    (found,) = judged.strata
+    assert isinstance(found, Means)
     assert found.stable is None
     assert found.candidate is not None
     assert found.candidate.n == pytest.approx((1 + 10) ** 2 / (1 + 100))
@@ -115,7 +121,7 @@ def test_sampled_judge_scores_are_weighted(traffic: Any) -> None:
 
 def test_an_advisory_judge_decides_nothing_until_it_is_trusted(traffic: Any) -> None:
     """What a judge without labels says is shown and neither passes nor fails; with labels it counts."""
-    gate = Gate(metric="judge_score", margin=0.1, min_n=10, planned_n=50)
+    gate = Gate(metric="judge_score", margin=0.1, min_n=10, max_n=200)
     state, task = running(traffic, gate)
     stable = traffic.calls(state, "stable", traffic.start, 60)
     calls = traffic.calls(state, "canary", traffic.start, 60)

@@ -16,6 +16,7 @@ from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.rules import rollout as rules
+from ratchet.services.rules.waiting import next_candidate, number
 from ratchet.trainers.adapters.collecting import tombstone
 from ratchet.trainers.rules.collecting import judge
 
@@ -76,7 +77,7 @@ class World:
             self.collect()
         elif step in ("next", "start_old"):
             ready = [one for one in known.values() if one.status == "registered"]
-            one = rules.next_candidate("support", known.values(), state) if step == "next" else None
+            one = next_candidate("support", known.values(), state) if step == "next" else None
             if step == "start_old" and ready:
                 one = ready[which % len(ready)]
             return rules.begin("support", one.name, POLICY, state, now, new_id(), new_id()) if one else None
@@ -127,7 +128,7 @@ def test_nothing_that_can_be_rolled_back_to_is_removed(steps: list[tuple[str, in
     """After any trainings, rollouts, aborts, undos and collections, whatever undo can reach still has its files."""
     world = World(keep)
     for step, which in steps:
-        waiting = rules.next_candidate("support", world.adapters.values(), world.state)
+        waiting = next_candidate("support", world.adapters.values(), world.state)
         world.do(step, which)
         if world.state is not None:
             assert reachable(world.state) <= world.files
@@ -164,7 +165,7 @@ def test_each_adapter_has_its_reason() -> None:
     asked = Operator.model_validate(ask)
     promoted = {"support": [known[6].name, known[5].name, known[4].name, known[0].name]}
     verdicts = judge(known, [state], [asked], promoted, {known[3].name}, 3)
-    assert {rules.number(one.name): (one.keep, one.reason) for one in verdicts} == {
+    assert {number(one.name): (one.keep, one.reason) for one in verdicts} == {
         1: (False, "neither served nor to be rolled back to"),
         2: (False, "completion 10%"),
         3: (True, "its rollout was asked for"),

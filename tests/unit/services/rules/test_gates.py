@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import test_proportions_2indep as two_proportions
 
+from ratchet.schemas.rollout_events import GateResult
 from ratchet.schemas.rollout_policy import Gate
-from ratchet.services.rules.gates import (
-    Exceedances,
-    Judged,
-    Means,
-    Sample,
-    evaluate,
-    log_e_faster,
-    log_e_slower,
-    threshold,
-)
+from ratchet.services.rules import gates
+from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample, Stratum, threshold
+from ratchet.services.rules.gates import used_up
+from ratchet.services.rules.sequential import log_e_faster, log_e_slower, pass_radius
 
-COMPLETION = Gate(metric="completion", margin=0.02)
-ERRORS = Gate(metric="error_rate", margin=0.005)
-LATENCY = Gate(metric="latency_p95", margin=0.2, margin_kind="rel")
+COMPLETION = Gate(metric="completion", margin=0.02, max_n=9_000)
+ERRORS = Gate(metric="error_rate", margin=0.005, max_n=9_000)
+LATENCY = Gate(metric="latency_p95", margin=0.2, margin_kind="rel", max_n=9_000)
+
+
+def evaluate(gate: Gate, seen: Stratum | None, share: int = 1) -> GateResult:
+    """One gate on one stage."""
+    return gates.evaluate(gate, None if seen is None else Evidence((seen,)), share)
 
 
 def means(n_old: float, k_old: float, n_new: float, k_new: float) -> Means:
@@ -32,7 +32,7 @@ def means(n_old: float, k_old: float, n_new: float, k_new: float) -> Means:
 
 def latency(n_old: int, n_new: int, exceeded: int, p95: float = 100.0) -> Exceedances:
     """Exceedances of the threshold that LATENCY sets over a stable P95 of 100 ms."""
-    return Exceedances(n_old, p95, n_new, p95, threshold(LATENCY, p95), exceeded)
+    return Exceedances(n_old, p95, threshold(LATENCY, p95), Sample.proportion(n_new, exceeded), p95)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_answers_without_a_verdict_never_help_a_candidate() -> None:
     worse = Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 7_000, 7_000, 900))
     assert evaluate(COMPLETION, worse).verdict == "fail"
     told = evaluate(COMPLETION, Means(Sample(9_000, 8_100, 8_100), Sample(9_000, 8_400, 8_400, 1_000))).reason
-    assert told.endswith("no verdict: 10.0% of the candidate's answers, 0.0% of stable's")
+    assert told.endswith("within the margin but for the 10.0% of answers that have no verdict")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 6_000.0])
@@ -79,7 +79,7 @@ def test_latency_errors_and_missing_data() -> None:
     assert evaluate(LATENCY, latency(5_000, 5_000, 0, math.nan)).verdict == "error"
     assert evaluate(LATENCY, latency(0, 5_000, 0)).verdict == "inconclusive"
     assert evaluate(LATENCY, latency(5_000, 0, 0)).verdict == "inconclusive"
-    assert evaluate(LATENCY, Exceedances(5_000, None, 5_000, None, None, 0)).verdict == "inconclusive"
+    assert evaluate(LATENCY, Exceedances(5_000, None, None, Sample.proportion(5_000, 0))).verdict == "inconclusive"
 
 
 def test_too_few_observations_wait_and_say_so() -> None:
@@ -110,7 +110,7 @@ def test_sharing_alpha_makes_failing_harder_and_passing_no_easier() -> None:
 
 def test_bounds_are_wider_than_a_single_look_and_centred_on_the_difference() -> None:
     """Validity at every look costs width against a fixed-sample interval, by less than three times."""
-    result = evaluate(COMPLETION, means(4_000, 3_600, 1_500, 1_350))
+    result = evaluate(COMPLETION.model_copy(update={"max_n": 1_500}), means(4_000, 3_600, 1_500, 1_350))
     single = two_proportions(1_350, 1_500, 3_600, 4_000, compare="diff", method="wald")
     z = stats.norm.ppf(0.95) * math.sqrt(single.variance)
     assert result.difference == pytest.approx(0.0)
@@ -149,12 +149,13 @@ def test_an_untrusted_judge_decides_nothing() -> None:
     gate = Gate(metric="judge_score", margin=0.05)
     old = Sample(812.5, 812.5 * 0.7, 812.5 * 0.53)
     for new in (Sample(640.25, 640.25 * 0.72, 640.25 * 0.56), Sample(640.25, 640.25 * 0.5, 640.25 * 0.3)):
-        result = evaluate(gate, Judged(Means(old, new), "j, advisory: 3 of 50 labels", trusted=False))
+        result = gates.evaluate(gate, Evidence((Means(old, new),), "j, advisory: 3 of 50 labels", trusted=False))
         assert result.verdict == "inconclusive"
         assert result.reason.endswith("judged by j, advisory: 3 of 50 labels")
-        trusted = evaluate(gate, Judged(Means(old, new), "j, trusted: agreement 90%", trusted=True))
+        trusted = gates.evaluate(gate, Evidence((Means(old, new),), "j, trusted: agreement 90%", trusted=True))
         assert trusted.verdict == evaluate(gate, Means(old, new)).verdict
-    assert evaluate(gate, Judged(Means(old, Sample(1, 2, 3)), "j", trusted=False)).verdict == "error"
+    nonsense = Evidence((Means(old, Sample(1, 2, 3)),), "j", trusted=False)
+    assert gates.evaluate(gate, nonsense).verdict == "error"
 
 
 def test_e_values_are_mixtures_of_likelihood_ratios() -> None:
@@ -167,7 +168,7 @@ def test_e_values_are_mixtures_of_likelihood_ratios() -> None:
 
 def test_relative_margin_moves_with_the_stable_arm() -> None:
     """With margin_kind rel the reported margin is a share of the stable arm's value."""
-    gate = Gate(metric="error_rate", margin=0.5, margin_kind="rel")
+    gate = Gate(metric="error_rate", margin=0.5, margin_kind="rel", max_n=9_000)
     assert evaluate(gate, means(9_000, 900, 9_000, 900)).margin == pytest.approx(0.05)
     assert evaluate(LATENCY, latency(9_000, 9_000, 100)).margin == pytest.approx(20.0)
 
@@ -179,7 +180,7 @@ counts = st.tuples(st.integers(0, 5_000), st.integers(0, 5_000)).map(sorted)
 def test_any_counts_give_an_ordered_verdict(old: list[int], new: list[int], share: int, margin: float) -> None:
     """For all counts: low <= difference <= high, and the verdict agrees with the bounds."""
     for metric in ("completion", "error_rate"):
-        result = evaluate(Gate(metric=metric, margin=margin), means(old[1], old[0], new[1], new[0]), share)
+        result = evaluate(Gate(metric=metric, margin=margin, max_n=5_000), means(old[1], old[0], new[1], new[0]), share)
         if result.low is None or result.high is None or result.difference is None:
             assert result.verdict == "inconclusive"
             assert min(old[1], new[1]) < 100
@@ -191,3 +192,80 @@ def test_any_counts_give_an_ordered_verdict(old: list[int], new: list[int], shar
         else:
             assert (result.verdict == "pass") == (result.high < margin)
             assert (result.verdict == "fail") == (result.low > margin)
+
+
+def test_one_user_is_no_sample() -> None:
+    """A thousand requests of nine users wait; of ten users they count, for less where users differ from each other."""
+    old = Sample(1_000, 900, 900, users=400, mean_variance=0.09 / 1_000)
+    few, ten = Sample(1_000, 940, 940, users=9), Sample(1_000, 940, 940, users=10, mean_variance=0.0564 / 1_000)
+    assert evaluate(COMPLETION, Means(old, few)).reason == "completion: waiting for users: 9 of 10 in the smaller arm"
+    wide = Sample(1_000, 940, 940, users=10, mean_variance=0.0564 / 1_000 * 16)
+    plain, clustered = (evaluate(COMPLETION, Means(old, one)) for one in (ten, wide))
+    assert plain.low is not None
+    assert clustered.low is not None
+    assert clustered.low < 2 * plain.low < 0
+
+
+def test_stages_are_compared_within_themselves() -> None:
+    """Simpson's paradox: equal in each stage, with other hours and another mix of arms, is equal in all."""
+    morning = means(9_500, 9_025, 500, 475)
+    night = means(2_000, 1_400, 2_000, 1_400)
+    result = gates.evaluate(COMPLETION, Evidence((morning, night)))
+    assert result.difference == pytest.approx(0.0)
+    pooled = (475 + 1_400) / 2_500 - (9_025 + 1_400) / 11_500
+    assert pooled < -0.15
+    assert result.candidate.n == 2_500
+
+
+def test_harm_that_only_the_last_stage_shows_is_not_diluted_by_the_stages_before() -> None:
+    """Three good thousands do not hide that everything went wrong once the load was real."""
+    good, bad = means(20_000, 18_000, 3_000, 2_730), means(800, 720, 800, 600)
+    assert gates.evaluate(COMPLETION, Evidence((good, bad)), 4).verdict == "fail"
+    assert gates.evaluate(COMPLETION, Evidence((good, means(800, 720, 800, 716))), 4).verdict != "fail"
+
+
+def test_the_last_look_is_at_max_n() -> None:
+    """Beyond it nothing passes any more, however good, and the gate says that its observations are used up."""
+    gate = Gate(metric="completion", margin=0.02, max_n=1_000)
+    late = evaluate(gate, means(5_000, 4_500, 1_060, 1_030))
+    assert evaluate(gate, means(5_000, 4_500, 1_040, 1_010)).verdict == "pass"
+    assert (late.verdict, used_up(gate, late)) == ("inconclusive", True)
+    assert late.reason.endswith("max_n 1000 is used up")
+    assert not used_up(gate, evaluate(gate, means(5_000, 4_500, 990, 880)))
+
+
+def test_the_same_prompts_answered_by_both_say_more_than_two_samples() -> None:
+    """Where hard prompts are hard for both, differences vary little: what two samples leave open, pairs decide."""
+    n, both = 1_500, 750
+    arms = Sample.proportion(n, both), Sample.proportion(n, both + 6)
+    apart = evaluate(COMPLETION, Means(*arms))
+    pairs = evaluate(COMPLETION, Paired(Sample(n, 6, 30), *arms))
+    assert (apart.verdict, pairs.verdict) == ("inconclusive", "pass")
+    worse = evaluate(COMPLETION, Paired(Sample(n, -200, 260), arms[0], Sample.proportion(n, both - 200)))
+    assert worse.verdict == "fail"
+    assert evaluate(COMPLETION, Paired(Sample(n, 900, 400), *arms)).verdict == "error"
+
+
+def test_a_judges_comparisons_are_held_against_even() -> None:
+    """Half a point for a win: as many wins as losses are within five points, mostly losses are not."""
+    gate = Gate(metric="win_rate", margin=0.05)
+    assert evaluate(gate, Paired(Sample(1_900, 0.0, 300.0))).verdict == "pass"
+    assert evaluate(gate, Paired(Sample(1_900, -300.0, 400.0))).verdict == "fail"
+    assert evaluate(gate, Paired(Sample(1_900, 0.0, 300.0))).stable.n == 1_900
+
+
+def test_dollars_and_characters_go_by_a_share_of_the_stable_arms() -> None:
+    """Costs of a thousandth of a dollar are not drowned in a smoothing made for shares."""
+    gate = Gate(metric="cost", margin=0.1, margin_kind="rel")
+    old, same = Sample(4_000, 4.0, 0.0044), Sample(1_500, 1.5, 0.00165)
+    dear = Sample(1_500, 2.1, 0.0032)
+    assert evaluate(gate, Means(old, same)).verdict == "pass"
+    assert evaluate(gate, Means(old, dear)).verdict == "fail"
+    assert evaluate(gate, Means(old, same)).margin == pytest.approx(0.0001)
+
+
+def test_the_bound_for_passing_is_the_reflection_principles() -> None:
+    """A Brownian motion up to the planned time crosses it with probability alpha: 2(1 - Phi(b / sqrt(T)))."""
+    planned, alpha = 400.0, 0.05
+    b = pass_radius(100.0, planned, alpha) * 100.0
+    assert 2 * stats.norm.sf(b / math.sqrt(planned * 1.05)) == pytest.approx(alpha)
