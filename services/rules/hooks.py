@@ -17,7 +17,7 @@ from ratchet.infra.sinks.http import Answer, plain
 from ratchet.schemas.hooking import HookSettings
 from ratchet.schemas.ids import derived_id, unix_ms
 from ratchet.schemas.rollout_events import Rollout
-from ratchet.services.rules.rollout import CONTROLLER
+from ratchet.services.rules.deciding import CONTROLLER
 
 Moment = Literal["before", "after"]
 VETOABLE = frozenset({"start", "advance", "promote"})
