@@ -4,6 +4,9 @@ While Kafka keeps up, a record goes straight on into the client's queue, and the
 read. When Kafka is away or slow, the client holds a bounded number of records and the rest
 waits in the file alone; a thread hands it over in order once there is room. A restart, also
 one after a kill, hands over everything that was not confirmed: at least once, never less.
+
+What goes to a brief topic is the exception. Only the newest record of a key is worth anything, and that
+at once: it passes by whatever waits, and no more than one of a key waits, in memory.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ratchet.schemas.errors import BrokerError, InvalidEvent
 from ratchet.schemas.events import Event
 from ratchet.schemas.topics import route
 
+_Key = tuple[str, bytes | None]
 _RETRY_S = 0.5
 _CLOSE_S = 2.0
 _FLUSH_POLL_S = 0.01
@@ -80,6 +84,10 @@ class SpooledPublisher:
         self._direct = spool.confirmed == spool.next  # nothing waits in the spool alone
         self._unsent: Iterator[Entry] = iter(())  # where reading from ``_sent`` on has got to
         self._lost = 0
+        # Of brief topics: the number (below 0) of the record under way → its key, and by key the newer one that waits.
+        self._brief: dict[int, _Key] = {}
+        self._newer: dict[_Key, bytes | None] = {}
+        self._numbers = 0
         self._closed = False
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -100,7 +108,10 @@ class SpooledPublisher:
             InvalidEvent: the event is larger than Kafka takes.
         """
         topic, key = route(event)
-        self.send(topic.name, key.encode(), event.to_bytes())
+        if topic.brief:
+            self._pass_by((topic.name, key.encode()), event.to_bytes())
+        else:
+            self.send(topic.name, key.encode(), event.to_bytes())
 
     def send(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Keep one record as it is and hand it over; errors as `publish`."""
@@ -117,7 +128,7 @@ class SpooledPublisher:
     def flush(self, timeout_s: float) -> int:
         """Wait for deliveries; returns how many records Kafka has not confirmed: they are safe on disk."""
         deadline = time.monotonic() + timeout_s
-        while (left := self._waiting()) and time.monotonic() < deadline:
+        while (left := self._waiting() + len(self._brief)) and time.monotonic() < deadline:
             time.sleep(_FLUSH_POLL_S)
         return left
 
@@ -127,7 +138,8 @@ class SpooledPublisher:
             if self._closed:
                 return
             self._closed = True
-        left = self.flush(_CLOSE_S)
+        self.flush(_CLOSE_S)
+        left = self._waiting()
         self._stop.set()
         self._wake.set()
         self._thread.join()
@@ -171,9 +183,37 @@ class SpooledPublisher:
             self._flight_bytes += len(value)
         return True
 
+    def _pass_by(self, key: _Key, value: bytes) -> None:
+        with self._lock:
+            if self._closed:
+                raise BrokerError("the publisher is closed")
+            if key in self._newer:
+                self._newer[key] = value
+            else:
+                self._hand_over_brief(key, value)
+
+    def _hand_over_brief(self, key: _Key, value: bytes) -> None:
+        """Give the client a record that is on no disk, with the lock held; its key has one under way from now on."""
+        self._numbers -= 1
+        self._kafka.send(*key, value, self._numbers)
+        self._brief[self._numbers] = key
+        self._newer[key] = None
+
+    def _settled_brief(self, number: int) -> None:
+        """Send the newer record that waited for this one, whatever became of it, with the lock held."""
+        key = self._brief.pop(number)
+        if (newer := self._newer.pop(key)) is not None:
+            try:
+                self._hand_over_brief(key, newer)
+            except BrokerError as error:
+                log.debug("%s", error)  # a still newer one comes
+
     def _settled(self, sequence: int, error: KafkaError | None) -> None:
         """Hear from the client, in its thread, what became of a record."""
         with self._lock:
+            if sequence < 0:
+                self._settled_brief(sequence)
+                return
             if error is None or error.code() in REFUSED_FOR_GOOD:
                 self._flight_bytes -= self._flight.pop(sequence, 0)
             else:

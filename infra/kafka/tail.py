@@ -74,6 +74,7 @@ class Tail:
         self._topic = topic
         self._apply = apply
         self._lost = False
+        self._heard = time.monotonic()
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kafka-tail-{topic.name}", daemon=True)
@@ -85,6 +86,13 @@ class Tail:
     def caught_up(self, timeout_s: float) -> bool:
         """Wait until everything that the topic held at the start was applied; False after ``timeout_s`` seconds."""
         return self._caught_up.wait(timeout_s)
+
+    def silent_s(self) -> float:
+        """Seconds since the broker last answered: `CHECK_S` or so while all is well, however quiet the topic is.
+
+        It grows while the broker is away or hangs, and when the tail's thread is no more: what was applied may be old.
+        """
+        return time.monotonic() - self._heard
 
     def close(self) -> None:
         """Stop reading and end the thread."""
@@ -113,9 +121,10 @@ class Tail:
                             waiting = self._begin(reader)
                     continue
                 if (error := message.error()) is None:
-                    quiet_since = time.monotonic()
+                    self._heard = quiet_since = time.monotonic()
                     self._take(_record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
+                    self._heard = time.monotonic()
                     waiting.discard(message.partition())
                     if not waiting:
                         self._caught_up.set()
@@ -132,6 +141,7 @@ class Tail:
         try:
             for position in reader.position(reader.assignment()):
                 _, said = reader.get_watermark_offsets(position, timeout=ANSWER_S)
+                self._heard = time.monotonic()
                 partition = (position.topic, position.partition)
                 # what a fetch finds decides: the embedded broker says less than the end of a batch of several records
                 if said < position.offset and ends(self._bootstrap, {partition: said})[partition] < position.offset:
@@ -148,6 +158,7 @@ class Tail:
             problem = "no such topic yet"
             try:
                 if partitions := _assign_all(reader, self._topic.name):
+                    self._heard = time.monotonic()
                     if said:
                         log.warning("%s: found, reading it", self._topic.name)
                     return set(partitions)

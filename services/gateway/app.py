@@ -32,6 +32,7 @@ from ratchet.services.gateway.http import (
 from ratchet.services.gateway.metrics import CONTENT_TYPE, Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.pools import Servers
+from ratchet.services.gateway.presence import Presence
 from ratchet.services.gateway.proxy import Proxy
 from ratchet.services.gateway.ready import Readiness
 from ratchet.services.gateway.recent import Origins
@@ -64,13 +65,14 @@ class Gateway:
         origins: Origins,
         ready: Readiness,
         door: Door,
+        presence: Presence | None,
         *,
         new_id: Callable[[], str],
         max_body_bytes: int,
         body_timeout_s: float,
         started: int,
     ) -> None:
-        """Take the parts."""
+        """Take the parts; without a ``presence`` it says nothing of itself."""
         self._tasks = tasks
         self._routes = routes
         self._upstreams = upstreams
@@ -83,6 +85,7 @@ class Gateway:
         self._origins = origins
         self._ready = ready
         self._door = door
+        self._presence = presence
         self._new_id = new_id
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -186,7 +189,8 @@ class Gateway:
         missing = self._ready.missing()
         code = 503 if missing else 200
         status = "not ready" if missing else "ready"
-        await send_json(send, code, {"status": status, "missing": missing, "away": self._ready.away})
+        known = {"missing": missing, "away": self._ready.away, "silent_s": self._ready.silent_s()}
+        await send_json(send, code, {"status": status, **known})
         return code
 
     async def _exposition(self, scope: Scope, caller: Caller, receive: Receive, send: Send) -> int:
@@ -198,12 +202,16 @@ class Gateway:
         await receive()
         await self._upstreams.start()
         chores = [asyncio.create_task(chore) for chore in (self._deliver(), self._door.follow(), self._ready.follow())]
+        if self._presence:
+            chores.append(asyncio.create_task(self._presence.follow()))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for chore in chores:
             chore.cancel()
         await self._mirror.close(_MIRRORS_S)
         await self._upstreams.close()
+        if self._presence:
+            self._presence.say("left")
         await asyncio.to_thread(self._emitter.flush, _FLUSH_S)
         await send({"type": "lifespan.shutdown.complete"})
 

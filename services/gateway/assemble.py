@@ -21,8 +21,9 @@ from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.options import GatewayOptions
 from ratchet.services.gateway.pools import Pools, PoolServers, Servers, base_of
+from ratchet.services.gateway.presence import Presence, Traffic
 from ratchet.services.gateway.proxy import Proxy
-from ratchet.services.gateway.ready import Checks, Readiness
+from ratchet.services.gateway.ready import Checks, Readiness, Silences
 from ratchet.services.gateway.recent import Origins, Recent
 from ratchet.services.gateway.record import Sources
 from ratchet.services.gateway.redact import EventRedactor
@@ -44,7 +45,10 @@ def create_app(
     keys: Keyring | None = None,
     needed: Checks | None = None,
     wanted: Checks | None = None,
+    silences: Silences | None = None,
     spool: Callable[[], SpoolStatus] | None = None,
+    name: str | None = None,
+    known: Callable[[], bool] = lambda: True,
     options: GatewayOptions = GatewayOptions(),
     now: Callable[[], datetime] = clock.now,
     new_id: Callable[[], str] = clock.new_id,
@@ -62,7 +66,10 @@ def create_app(
         keys: who may do what; None, or none ever created: everyone may do everything.
         needed: what ``/readyz`` asks besides the model servers, by the name of what is missing; answers at once.
         wanted: what it names as away without saying that the gateway is not ready.
+        silences: for how long each follower of a topic has heard nothing of Kafka, by what it follows.
         spool: what the publisher's spool holds, where it has one: for the metrics.
+        name: what this process is called in its acknowledgements of routing tables; None: it acknowledges none.
+        known: whether the routing tables were read to their present end.
         options: the operator's choices.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
@@ -105,6 +112,11 @@ def create_app(
     }
     servers: Servers = Pools(first, others, manifests) if others else first
     metrics.watch(servers.replicas)
+    metrics.follow(routes, silences or {})
+    traffic = Traffic()
+    presence = None
+    if name is not None:
+        presence = Presence(name, routes, traffic, emitter.emit, ready=known, now=now, new_id=new_id)
 
     def mirrored(task: str, rollout_id: str) -> bool:
         table = routes.get(task)
@@ -115,6 +127,7 @@ def create_app(
         emitter,
         metrics,
         sources,
+        traffic,
         concurrency=options.mirror_concurrency,
         waiting=options.mirror_waiting,
         most_bytes=options.mirror_bytes,
@@ -128,13 +141,14 @@ def create_app(
         servers,
         emitter,
         mirror,
-        Proxy(servers, emitter, mirror, metrics, sources, origins),
+        Proxy(servers, emitter, mirror, metrics, sources, origins, traffic),
         FeedbackDesk(tasks, origins, Recent(options.recent_feedback), emitter, now=now, new_id=new_id),
         TraceDesk(tasks, base_model, origins, emitter, metrics, max_body_bytes=options.max_body_bytes),
         metrics,
         origins,
-        Readiness({**(needed or {}), "model server": servers.healthy}, wanted or {}, metrics),
+        Readiness({**(needed or {}), "model server": servers.healthy}, wanted or {}, silences or {}, metrics),
         Door(keys, metrics, monotonic, options.keys_poll_s),
+        presence,
         new_id=new_id,
         max_body_bytes=options.max_body_bytes,
         body_timeout_s=options.body_timeout_s,

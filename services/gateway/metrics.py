@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ratchet.infra.kafka.spooled import SpoolStatus
+from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.gateway.replicas import Replica
+from ratchet.services.gateway.routes import RoutingTables
 
 _STATES = {"closed": 0, "half-open": 1, "open": 2}
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -119,6 +121,25 @@ class Metrics:
         for replica in replicas:
             state.labels(replica.name).set_function(partial(_state, replica))
             in_flight.labels(replica.name).set_function(partial(_in_flight, replica))
+
+    def follow(self, routes: RoutingTables, silences: Mapping[str, Callable[[], float]]) -> None:
+        """Show which table each task is routed by, and for how long Kafka was not heard of: so old may a table be."""
+        version = Gauge(
+            "ratchet_routing_table_version", "Version of the routing table in force", ["task"], registry=self.registry
+        )
+
+        def show(table: Rollout) -> None:
+            version.labels(table.task).set(table.version)
+
+        routes.listen(show)
+        silent = Gauge(
+            "ratchet_follower_silence_seconds",
+            "How long a follower of a state topic has heard nothing of Kafka",
+            ["follows"],
+            registry=self.registry,
+        )
+        for what, silence in silences.items():
+            silent.labels(what).set_function(silence)
 
     def exposition(self) -> bytes:
         """All of them in Prometheus' text format."""

@@ -16,6 +16,7 @@ from ratchet.services.gateway.asks import Ask, mirrored_body
 from ratchet.services.gateway.emit import Emitter
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.pools import Servers
+from ratchet.services.gateway.presence import Traffic
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, shadow_event
 from ratchet.services.gateway.upstream import Unavailable, UpstreamFailure
 from ratchet.services.rules.routing import Leg
@@ -30,6 +31,7 @@ class Mirror:
         emitter: Emitter,
         metrics: Metrics,
         sources: Sources,
+        traffic: Traffic,
         *,
         concurrency: int,
         waiting: int,
@@ -44,6 +46,7 @@ class Mirror:
             emitter: takes the shadow events.
             metrics: counts copies.
             sources: time and ids.
+            traffic: counts copies beside everything else that is at the model servers.
             concurrency: copies that run at once.
             waiting: copies that may wait for that; more are left out.
             most_bytes: of the request bodies of all copies that wait or run: the number of copies bounds no
@@ -57,6 +60,7 @@ class Mirror:
         self._emitter = emitter
         self._metrics = metrics
         self._sources = sources
+        self._traffic = traffic
         self._places = asyncio.Semaphore(concurrency)
         self._most = concurrency + waiting
         self._most_bytes = most_bytes
@@ -87,6 +91,7 @@ class Mirror:
             attempt = Attempt(self._sources, Leg(candidate, "canary"))
             status: Status = "ok"
             answer, problem = NOTHING, None
+            self._traffic.begin(candidate, attempt.at)
             try:
                 body = mirrored_body(ask, low_priority=self._low_priority) | {"model": candidate}
                 async with self._upstreams.open(ask.path, body, last_resort=False) as response:
@@ -97,6 +102,8 @@ class Mirror:
             except ModelError as error:
                 status = error.kind if isinstance(error, UpstreamFailure) else "error"
                 problem = str(error)
+            finally:
+                self._traffic.end(candidate)
             event = shadow_event(
                 self._sources,
                 ask,

@@ -26,6 +26,7 @@ from ratchet.services.gateway.http import Line, Pairs, Receive, Send, send_bytes
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
 from ratchet.services.gateway.pools import Servers
+from ratchet.services.gateway.presence import Traffic
 from ratchet.services.gateway.recent import Origins
 from ratchet.services.gateway.record import NOTHING, Attempt, Sources, Status, inference_event
 from ratchet.services.gateway.upstream import UpstreamFailure, UpstreamRefusal
@@ -70,14 +71,16 @@ class Proxy:
         metrics: Metrics,
         sources: Sources,
         origins: Origins,
+        traffic: Traffic,
     ) -> None:
-        """Take the parts; ``origins`` remembers where an inference or a conversation came from."""
+        """Take the parts; ``origins`` remembers where an inference or a conversation came from, ``traffic`` counts."""
         self._upstreams = upstreams
         self._emitter = emitter
         self._mirror = mirror
         self._metrics = metrics
         self._sources = sources
         self._origins = origins
+        self._traffic = traffic
 
     async def answer(self, ask: Ask, route: Route, id: str, receive: Receive, send: Send) -> int:
         """Answer one request; returns the status that the client was told (499 where it hung up)."""
@@ -141,7 +144,9 @@ class Proxy:
             UpstreamRefusal: the request is wrong.
         """
         call.answer = NOTHING
-        body = call.ask.body | {"model": self._sources.served_name(attempt.leg.adapter)}
+        adapter = attempt.leg.adapter
+        body = call.ask.body | {"model": self._sources.served_name(adapter)}
+        self._traffic.begin(adapter, attempt.at)
         try:
             async with self._upstreams.open(call.ask.path, body) as response:
                 if call.ask.stream:
@@ -155,6 +160,8 @@ class Proxy:
             raise
         except ModelError as error:
             raise UpstreamFailure(str(error)) from error
+        finally:
+            self._traffic.end(adapter)
         self._answered(call, attempt)
         await send_bytes(call.send, 200, raw, extra=call.headers(attempt.leg))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import secrets
 import signal
 import socket
 import sys
@@ -30,6 +32,7 @@ _SHUTDOWN_S = 30
 _BACKLOG = 2048
 _BROKER_S = 1.0
 _HEADERS_S = 10.0
+_TABLES = "routing tables"
 
 
 def serve(
@@ -61,7 +64,7 @@ def serve(
     """
     routes = RoutingTables()
     manifests = Manifests()
-    tails = {"routing tables": Tail(bootstrap, ROLLOUT, routes.apply)}
+    tails = {_TABLES: Tail(bootstrap, ROLLOUT, routes.apply)}
     if options.pools:
         tails["adapter manifests"] = Tail(bootstrap, ADAPTER, manifests.apply)
     app = create_app(
@@ -74,7 +77,10 @@ def serve(
         keys=keys,
         needed={name: partial(tail.caught_up, 0.0) for name, tail in tails.items()} | {"spool": accepts},
         wanted={"broker": lambda: broker_answers(bootstrap)},
+        silences={name: tail.silent_s for name, tail in tails.items()},
         spool=spool,
+        name=own_name(listener),
+        known=partial(tails[_TABLES].caught_up, 0.0),
         options=options,
     )
     config = uvicorn.Config(
@@ -135,6 +141,12 @@ def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
         listener.close()
         raise StartError(f"gateway: cannot listen on {host} port {port}: {error.strerror or error}") from None
     return listener
+
+
+def own_name(listener: socket.socket) -> str:
+    """What this process is called among gateways: its host, its port and a number that no other process has."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:100]
+    return f"{host}:{listener.getsockname()[1]}:{secrets.token_hex(3)}".lstrip(".-:")
 
 
 def _is_loopback(host: str) -> bool:

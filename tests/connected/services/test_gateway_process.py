@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,24 +18,28 @@ import pytest
 from parts import JsonHandler
 
 from ratchet.infra.clock import new_id, now
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
 from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.publisher import KafkaPublisher
-from ratchet.infra.kafka.tail import read_all
-from ratchet.schemas.rollout_events import Rollout
+from ratchet.infra.kafka.tail import CHECK_S, read_all
+from ratchet.schemas.decoding import parse
+from ratchet.schemas.rollout_events import Gateway, Rollout
+from ratchet.schemas.topics import GATEWAY
 
 PATIENCE_S = 30.0
 SCRIPT = """
 import sys
 from pathlib import Path
-from ratchet.infra.kafka.publisher import KafkaPublisher
+from ratchet.infra.kafka.spool import Spool
+from ratchet.infra.kafka.spooled import SpooledPublisher
 from ratchet.infra.keys import KeyFile, Keyring
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.gateway.serve import listen, serve
-bootstrap, upstream, port, task = sys.argv[1:]
+bootstrap, upstream, port, task, spool = sys.argv[1:]
 serve({task: TaskPolicy()}, base_model="tiny", upstreams=[upstream], bootstrap=bootstrap,
       listener=listen("127.0.0.1", int(port), keyed=False), keys=Keyring(KeyFile(Path("no such folder"))),
-      publisher=KafkaPublisher(bootstrap, False, "test-gateway"))
+      publisher=SpooledPublisher(bootstrap, False, "test-gateway", Spool(Path(spool), 2**20)))
 """
 
 
@@ -85,71 +90,151 @@ def ready(url: str) -> bool:
         return False
 
 
-def test_gateway_process(kafka: Any, upstream: str) -> None:
-    """Ready with tables from the topic; a newer one is followed; SIGTERM finishes what is in flight and flushes."""
-    task = f"gw-{new_id()[-12:]}"
-    ensure_topics(kafka.bootstrap)
-    publisher = KafkaPublisher(kafka.bootstrap, False, "test")
+class Running:
+    """A gateway process, its task, and what it was asked and said."""
 
-    def table(version: int, stable: str) -> None:
+    def __init__(self, bootstrap: str, upstream: str, folder: Path) -> None:
+        """Start it, with a routing table to begin with."""
+        self.bootstrap = bootstrap
+        self.task = f"gw-{new_id()[-12:]}"
+        ensure_topics(bootstrap)
+        self.table(1)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.answers: list[httpx.Response] = []
+        arguments = [sys.executable, "-c", SCRIPT, bootstrap, upstream, str(port), self.task, str(folder / "spool")]
+        self.process = subprocess.Popen(arguments)
+
+    def adapter(self, version: int) -> str:
+        """What the table of that version names as stable."""
+        return f"{self.task}@v{version}-aaaaaaaa"
+
+    def table(self, version: int) -> None:
+        """Publish a table."""
+        publisher = KafkaPublisher(self.bootstrap, False, "test")
         event = Rollout(
             id=new_id(),
             at=now(),
-            task=task,
+            task=self.task,
             rollout_id=new_id(),
             version=version,
             status="promoted",
             stage="",
             stage_started_at=now(),
-            stable=stable,
+            stable=self.adapter(version),
             action="promote",
         )
         publisher.publish(event)
         assert publisher.flush(PATIENCE_S) == 0
+        publisher.close()
 
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    chat = {"model": task, "messages": [{"role": "user", "content": "Hi"}]}
-    answers: list[httpx.Response] = []
+    def ask(self) -> str:
+        """The adapter that answers."""
+        chat = {"model": self.task, "messages": [{"role": "user", "content": "Hi"}]}
+        self.answers.append(httpx.post(f"{self.url}/v1/chat/completions", json=chat, timeout=PATIENCE_S))
+        assert self.answers[-1].status_code == 200
+        return self.answers[-1].headers["x-ratchet-adapter"]
 
-    def ask() -> httpx.Response:
-        answers.append(httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=PATIENCE_S))
-        return answers[-1]
+    def said(self) -> list[Gateway]:
+        """What it said of itself."""
+        records = read_all(self.bootstrap, GATEWAY.name)
+        events = [parse(Gateway, record.value) for record in records if record.value]
+        return [event for event in events if self.task in event.tables]
 
-    table(1, f"{task}@v1-aaaaaaaa")
-    arguments = [sys.executable, "-c", SCRIPT, kafka.bootstrap, upstream, str(port), task]
-    with subprocess.Popen(arguments) as process:
-        try:
-            wait_for(lambda: ready(url), process)
-            assert ask().headers["x-ratchet-adapter"] == f"{task}@v1-aaaaaaaa"
-            table(2, f"{task}@v2-bbbbbbbb")
-            wait_for(lambda: ask().headers["x-ratchet-adapter"] == f"{task}@v2-bbbbbbbb", process)
-            Upstream.leave.clear()
-            Upstream.asked.clear()
-            last = threading.Thread(target=ask)
-            last.start()
-            assert Upstream.asked.wait(PATIENCE_S)
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            Upstream.leave.set()
-            last.join()
-            assert process.wait(PATIENCE_S) == 0
-        finally:
-            Upstream.leave.set()
-            process.kill()
-    publisher.close()
-    assert {answer.status_code for answer in answers} == {200}
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        """Poll until it is so, or the process has died."""
+        wait_for(what, self.process)
+
+    def readiness(self) -> dict[str, Any]:
+        """What it says of its readiness."""
+        return httpx.get(f"{self.url}/readyz", timeout=PATIENCE_S).json()
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(upstream: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts gateways."""
+    running: list[Running] = []
+
+    def begin(bootstrap: str) -> Running:
+        running.append(Running(bootstrap, upstream, tmp_path))
+        running[-1].wait_for(lambda: ready(running[-1].url))
+        return running[-1]
+
+    yield begin
+    Upstream.leave.set()
+    for one in running:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_gateway_process(kafka: Any, start: Start) -> None:
+    """Ready with tables from the topic; a newer one is followed and acknowledged; SIGTERM finishes what is in flight.
+
+    Everything is flushed, and its last word is that it left.
+    """
+    gateway = start(kafka.bootstrap)
+    assert gateway.ask() == gateway.adapter(1)
+    gateway.table(2)
+    gateway.wait_for(lambda: bool(gateway.said()) and gateway.said()[-1].tables == {gateway.task: 2})
+    assert gateway.ask() == gateway.adapter(2)
+    Upstream.leave.clear()
+    Upstream.asked.clear()
+    last = threading.Thread(target=gateway.ask)
+    last.start()
+    assert Upstream.asked.wait(PATIENCE_S)
+    gateway.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    Upstream.leave.set()
+    last.join()
+    assert gateway.process.wait(PATIENCE_S) == 0
     # other tests of this session put bytes there that are no events
     records = read_all(kafka.bootstrap, "ratchet.inference")
-    stored = [json.loads(record.value) for record in records if task.encode() in (record.value or b"")]
+    stored = [json.loads(record.value) for record in records if gateway.task.encode() in (record.value or b"")]
     ours = {event["id"] for event in stored}
-    assert ours == {answer.headers["x-ratchet-inference-id"] for answer in answers}
+    assert ours == {answer.headers["x-ratchet-inference-id"] for answer in gateway.answers}
+    *earlier, word = gateway.said()
+    assert (word.state, word.tables, word.in_flight) == ("left", {gateway.task: 2}, {})
+    assert word.last_request.keys() == {gateway.adapter(1), gateway.adapter(2)}
+    assert {event.state for event in earlier} == {"up"}
+    assert len({event.gateway for event in (*earlier, word)}) == 1
 
 
-def test_a_taken_port_ends_with_one_sentence(kafka: Any, upstream: str) -> None:
+@pytest.mark.connected
+def test_a_gateway_that_is_cut_off_from_kafka_keeps_its_table_and_says_so(start: Start) -> None:
+    """The broker hangs: requests go on by the last table, and what is away is named; the next table is acknowledged."""
+    port = free_port()
+    bootstrap = f"127.0.0.1:{port}"
+    with subprocess.Popen(broker_command(port)) as broker:
+        try:
+            wait_for(BrokerProbe(bootstrap), broker)
+            gateway = start(bootstrap)
+            gateway.wait_for(lambda: bool(gateway.said()))
+            broker.send_signal(signal.SIGSTOP)
+            cut_off = now()
+            gateway.wait_for(lambda: "broker" in gateway.readiness()["away"])
+            gateway.wait_for(lambda: gateway.readiness()["silent_s"]["routing tables"] > 2 * CHECK_S)
+            assert gateway.ask() == gateway.adapter(1)
+            assert ready(gateway.url)
+            back = now()
+            broker.send_signal(signal.SIGCONT)
+            gateway.table(2)
+            gateway.wait_for(lambda: gateway.ask() == gateway.adapter(2))
+            gateway.wait_for(lambda: gateway.said()[-1].tables == {gateway.task: 2})
+            gateway.wait_for(lambda: gateway.readiness()["away"] == [])
+            # what it would have said meanwhile is of no use any more: one was under way, and only the newest waited
+            assert len([word for word in gateway.said() if cut_off < word.at < back]) <= 2
+        finally:
+            broker.send_signal(signal.SIGCONT)
+            broker.kill()
+
+
+def test_a_taken_port_ends_with_one_sentence(kafka: Any, upstream: str, tmp_path: Path) -> None:
     """A second gateway on the same port ends at once with a StartError that names the port."""
     port = upstream.rsplit(":", 1)[1]
-    arguments = [sys.executable, "-c", SCRIPT, kafka.bootstrap, upstream, port, "support"]
+    arguments = [sys.executable, "-c", SCRIPT, kafka.bootstrap, upstream, port, "support", str(tmp_path / "spool")]
     ended = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode != 0
     assert f"StartError: gateway: cannot listen on 127.0.0.1 port {port}: Address already in use" in ended.stderr

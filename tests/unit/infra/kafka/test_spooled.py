@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka import spooled
 from ratchet.infra.kafka.spool import Spool
 from ratchet.infra.kafka.spooled import SpooledPublisher
+from ratchet.schemas.decoding import parse
 from ratchet.schemas.errors import BrokerError
+from ratchet.schemas.rollout_events import Gateway
 
 PATIENCE_S = 10.0
 AWAY = KafkaError(KafkaError._MSG_TIMED_OUT)
@@ -215,3 +218,32 @@ def test_the_disk_is_left_alone_while_kafka_keeps_up(make: Make, monkeypatch: py
     assert synced == []
     publish(publisher, 1)
     until(lambda: bool(synced))
+
+
+def sign(gateway: str, table: int) -> Gateway:
+    """What a gateway says of itself."""
+    return Gateway(id=new_id(), at=now(), gateway=gateway, tables={"support": table})
+
+
+def test_the_newest_of_a_brief_topic_passes_by_whatever_waits(make: Make) -> None:
+    """An acknowledgement waits for no backlog and on no disk; of a gateway only the newest waits for the last one."""
+    publisher, client = make(in_flight_records=1)
+    publish(publisher, 3)
+    for gateway, table in (("a", 1), ("a", 2), ("b", 7), ("a", 3)):
+        publisher.publish(sign(gateway, table))
+    assert publisher.status().records == 3
+    assert client.handed == [0, -1, -2]
+
+    client.settled(-1, AWAY)
+    assert client.handed == [0, -1, -2, -3]
+    assert [parse(Gateway, client.values[n]).tables["support"] for n in (-1, -2, -3)] == [1, 7, 3]
+    client.deliver(-2, -3)
+    assert client.handed == [0, -1, -2, -3]
+    publisher.publish(sign("a", 4))
+    assert client.handed[-1] == -4
+    client.full = True
+    publisher.publish(sign("a", 5))
+    client.deliver(-4)  # the client takes nothing more just now: a newer one comes in a few seconds
+    client.full = False
+    publisher.publish(sign("a", 6))
+    assert parse(Gateway, client.values[client.handed[-1]]).tables == {"support": 6}

@@ -51,6 +51,8 @@ class World:
     routes: RoutingTables
     app: Gateway
     loop: asyncio.AbstractEventLoop
+    stop: Callable[[], None]
+    """Stops the gateway, cleanly, and waits for that."""
 
     def events(self, kind: type[E], count: int) -> list[E]:
         """Wait until ``count`` events of a kind are published (shadows come after the response) and return them."""
@@ -111,7 +113,7 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
     ``others`` are more model servers beside ``peer``; ``place`` makes the placement of their addresses.
     ``elsewhere`` are those of other pools, by their base model; ``providers`` names the pools that are providers'.
     """
-    running: list[tuple[threading.Thread, Callable[[], None]]] = []
+    running: list[Callable[[], None]] = []
 
     def start(
         peer: Any = None,
@@ -163,7 +165,7 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
             )
             servers.append(gateway)
             loop = asyncio.get_running_loop()
-            worlds.append(World(f"http://127.0.0.1:{port}", peer, publisher, routes, app, loop))
+            worlds.append(World(f"http://127.0.0.1:{port}", peer, publisher, routes, app, loop, stop))
             task = asyncio.create_task(gateway.serve(sockets=[listener]))
             while not gateway.started and not task.done():  # noqa: ASYNC110 - uvicorn tells by a flag only
                 await asyncio.sleep(0.005)
@@ -172,23 +174,22 @@ def serving(model_server: Callable[[], Any]) -> Iterator[Serve]:
             for runner in runners:
                 await runner.cleanup()
 
+        def stop() -> None:
+            servers[0].should_exit = True
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
         thread = threading.Thread(target=lambda: asyncio.run(main()))
         thread.start()
         assert started.wait(PATIENCE_S)
-
-        def stop() -> None:
-            servers[0].should_exit = True
-
-        running.append((thread, stop))
+        running.append(stop)
         return worlds[0]
 
     try:
         yield start
     finally:
-        for thread, stop in running:
+        for stop in running:
             stop()
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -94,13 +94,27 @@ def test_ready_names_what_is_missing(serve: Any) -> None:
 
 
 def test_ready_without_what_may_be_away(serve: Any) -> None:
-    """While Kafka is away events wait on disk: the gateway serves and says so, and names what is away."""
-    state = {"broker": False}
-    world = serve(wanted={"broker": lambda: state["broker"]})
+    """While Kafka is away events wait on disk: the gateway serves, and says what is away and how old its tables may be.
+
+    A follower that has heard nothing for long is away, too: its broker hangs, or its thread is no more.
+    """
+    silences = {"routing tables": lambda: 400.25, "adapter manifests": lambda: 3.0}
+    world = serve(wanted={"broker": lambda: False}, silences=silences)
+    world.await_metric('ratchet_part_up{part="news of routing tables"} 0.0')
+    world.await_metric('ratchet_part_up{part="news of adapter manifests"} 1.0')
+    world.await_metric('ratchet_follower_silence_seconds{follows="routing tables"} 400.25')
     world.await_metric('ratchet_part_up{part="broker"} 0.0')
     httpx.get(f"{world.url}/v1/models")  # looks at the model servers now
     response = httpx.get(f"{world.url}/readyz")
-    assert (response.status_code, response.json()) == (200, {"status": "ready", "missing": [], "away": ["broker"]})
+    assert (response.status_code, response.json()) == (
+        200,
+        {
+            "status": "ready",
+            "missing": [],
+            "away": ["broker", "news of routing tables"],
+            "silent_s": {"routing tables": 400.2, "adapter manifests": 3.0},
+        },
+    )
     world.await_metric('ratchet_part_up{part="model server"} 1.0')
 
 

@@ -11,6 +11,7 @@ import pytest
 from ratchet.schemas.events import Inference, Shadow
 from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.gateway.mirror import Mirror
+from ratchet.services.gateway.presence import Traffic
 from ratchet.services.rules.circuit import Thresholds
 
 CANDIDATE = "support@v2-bbbbbbbb"
@@ -136,6 +137,7 @@ async def test_copies_that_waited_past_their_rollout_are_left_out() -> None:
         sent,
         metrics,
         sent,
+        Traffic(),
         concurrency=1,
         waiting=5,
         most_bytes=1000,
