@@ -77,26 +77,38 @@ def completion(n: int, k: int) -> dict[str, Any]:
     return {"n": n, "k": k, "rate": round(k / n, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
+_ENDS = ("advance", "promote", "abort")
+
+
 def stages_of(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What ended each stage: the gates' verdicts and counts, and how long the stage took.
 
     Args:
-        log: rows of the audit log of one candidate in order; a decision's gates judged the stage before it.
+        log: rows of the audit log of one candidate in order; a decision's gates judged the stage before it, and what
+            they proved once stays so.
     """
     stages = []
-    for before, after in itertools.pairwise(log):
-        if after["action"] not in ("advance", "promote", "abort"):
-            continue
+    passed: set[str] = set()
+    for before, after in itertools.pairwise(row for row in log if row["action"] in ("start", *_ENDS)):
         gates = after["gates"]
+        told = [row for row in log if before["at"] < row["at"] <= after["at"]]
+        passed |= {gate["gate"] for row in told for gate in row["gates"] if gate["verdict"] == "pass"}
         stages.append(
             {
                 "stage": before["stage"],
                 "n_stable": max((gate["stable"]["n"] for gate in gates), default=0),
                 "n_candidate": max((gate["candidate"]["n"] for gate in gates), default=0),
-                "verdicts": {gate["gate"]: gate["verdict"] for gate in gates},
+                "verdicts": {
+                    gate["gate"]: "pass"
+                    if gate["gate"] in passed and gate["verdict"] == "inconclusive"
+                    else gate["verdict"]
+                    for gate in gates
+                },
                 "seconds": round((after["at"] - before["at"]).total_seconds(), 1),
             }
         )
+        if before["stage"] == "shadow":
+            passed.clear()  # nothing of a stage without users is carried
     return stages
 
 

@@ -231,7 +231,8 @@ class _Loop:
         rows = await self.watch.ask("completion_timeline", task=TASK, check="ticket", since=instant(started))
         if rows:
             path = self.settings.home / "quality.png"
-            await asyncio.to_thread(draw, path, rows, decisions, self.made.as_json())
+            moves = [row for row in decisions if row["action"] != "prove"]
+            await asyncio.to_thread(draw, path, rows, moves, self.made.as_json())
             self.say.line(f"picture: {path}")
 
     def _tell_training(self, run: dict[str, Any]) -> None:

@@ -74,6 +74,19 @@ def test_a_decision_closes_the_stage_before_it() -> None:
     ]
 
 
+def test_what_was_proved_on_the_way_belongs_to_the_stage() -> None:
+    """A gate that passed in mid-stage ended its test there; the stage is as long as it was; shadow carries nothing."""
+    unsure = decision(40, "advance", "20%", 20)
+    unsure["gates"][0]["verdict"] = "inconclusive"
+    shadow = decision(10, "prove", "shadow", 9), decision(15, "advance", "5%", 9)
+    log = [decision(0, "start", "shadow", 0), *shadow, decision(30, "prove", "5%", 12), unsure]
+    assert [(one["verdicts"]["completion"], one["seconds"]) for one in report.stages_of(log)] == [
+        ("pass", 15.0),
+        ("pass", 25.0),
+    ]
+    assert report.stages_of([*log[:3], unsure])[1]["verdicts"] == {"completion": "inconclusive"}
+
+
 def test_the_switch_is_never_negative() -> None:
     """No request after the decision means that the switch took no time that anyone could see."""
     assert report.switch_seconds(START, START - timedelta(seconds=2)) == 0.0
