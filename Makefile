@@ -10,7 +10,7 @@ demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 
 # Two processes, a file at a time: half of the connected tests' time is waiting for brokers' timeouts.
 # In the order of testpaths: the one end-to-end test takes as long as a third of the rest.
-test: $(VENV)/.installed $(VENV)/.alertmanager $(VENV)/.mlflow ## the test suite
+test: $(VENV)/.installed $(VENV)/.alertmanager $(VENV)/.mlflow $(VENV)/.nginx ## the test suite
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each test has parts of its own; much of their time is waiting. A short version: make faults KILLS=3 AWAY=5
@@ -60,15 +60,22 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(PY) -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 
-# The real Alertmanager for the tests, unpacked beside the packages: nothing is installed and no service starts.
-# Where it cannot be had, the one test that wants it skips and says so.
-$(VENV)/.alertmanager: $(VENV)/.installed
-	@mkdir -p $(VENV)/alertmanager && cd $(VENV)/alertmanager \
-	&& if command -v prometheus-alertmanager >/dev/null; then echo "Alertmanager is installed"; else \
-		get="timeout 60 apt-get -qq -o APT::Sandbox::User=root download prometheus-alertmanager"; \
+# Real servers for the tests, unpacked beside the packages: nothing is installed and no service starts.
+# Where one cannot be had, the tests that want it skip and say so.
+define unpack # program, Debian's package of it
+@mkdir -p $(VENV)/$(1) && cd $(VENV)/$(1) \
+	&& if command -v $(2) >/dev/null; then echo "$(2) is installed"; else \
+		get="timeout 60 apt-get -qq -o APT::Sandbox::User=root download $(2)"; \
 		$$get 2>/dev/null || { [ "$$(id -u)" = 0 ] && timeout 120 apt-get -qq update && $$get; }; \
-		dpkg -x prometheus-alertmanager_*.deb . && rm prometheus-alertmanager_*.deb; \
-	fi && touch ../$(@F) || echo "no Alertmanager (Debian's prometheus-alertmanager): its test will skip"
+		dpkg -x $(2)_*.deb . && rm $(2)_*.deb; \
+	fi && touch ../$(@F) || echo "no $(1) (Debian's $(2)): its tests will skip"
+endef
+
+$(VENV)/.alertmanager: $(VENV)/.installed
+	$(call unpack,alertmanager,prometheus-alertmanager)
+
+$(VENV)/.nginx: $(VENV)/.installed
+	$(call unpack,nginx,nginx)
 
 # MLflow's server for the test of tracking, beside the packages and without theirs: it would take pyarrow back a version.
 $(VENV)/.mlflow: $(VENV)/.installed

@@ -90,5 +90,9 @@ class HookError(RatchetError):
     """A rollout's hook did not take what it was told: tell it again."""
 
 
+class EdgeRefused(RatchetError):
+    """Your own edge's check, reload or answer says no: what it routed by before stays in force, try again."""
+
+
 class FunctionFailed(RatchetError):
     """A task's own function gave no value (it raised, hung or died): the check abstains with this reason."""

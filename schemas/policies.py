@@ -14,6 +14,7 @@ from ratchet.schemas.calibration_policy import CalibrationPolicy
 from ratchet.schemas.checks import Check
 from ratchet.schemas.dataset_policy import DatasetPolicy
 from ratchet.schemas.drift_policy import DriftPolicy
+from ratchet.schemas.edge_policy import EdgePolicy
 from ratchet.schemas.evaluation_policy import EvaluationPolicy, spelled_out
 from ratchet.schemas.events import Closed
 from ratchet.schemas.judging import JudgePolicy
@@ -114,6 +115,7 @@ class TaskPolicy(Closed):
     retraining: RetrainingPolicy = Field(default_factory=RetrainingPolicy)
     training: TrainingPolicy = Field(default_factory=TrainingPolicy)
     rollout: RolloutPolicy = Field(default_factory=RolloutPolicy)
+    edge: EdgePolicy = Field(default_factory=EdgePolicy)
 
     @model_validator(mode="after")
     def _completion_is_known(self) -> TaskPolicy:

@@ -20,6 +20,7 @@ from ratchet.services.cli import (
     dataset,
     dlq,
     drift,
+    export,
     forget,
     jobs,
     judge,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 for command in (*operate.COMMANDS, *training.COMMANDS, forget.forget):
     app.command()(command)
+rollout.app.command()(export.export)
 for name, group in (
     ("import", data.app),
     ("dataset", dataset.app),

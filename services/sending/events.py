@@ -62,6 +62,9 @@ class Call(TypedDict, total=False):
     finish_reason: str
     adapter: str
     """``task@vN-sha8``; without one the base model answered."""
+    stage: Literal["stable", "canary", "fallback"]
+    """With ``rollout_id`` what an edge of your own said of the call: `ratchet rollout export`."""
+    rollout_id: str
     status: Literal["ok", "error", "timeout", "cancelled"]
     error: str
     ttft_ms: float

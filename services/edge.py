@@ -1,0 +1,183 @@
+"""Keeping somebody's own edge on a task's routing table: its file put in place, its reload, its acknowledgement."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+
+from ratchet.infra.kafka.publisher import Publisher
+from ratchet.schemas.errors import EdgeRefused, RatchetError
+from ratchet.schemas.rollout_events import Gateway
+
+log = logging.getLogger("ratchet.edge")
+SAY_S = 5.0
+"""Seconds between two acknowledgements, and between two tries at a table that the edge refused."""
+PLACE = "{}"
+"""Stands for the new file's path in the words of a check."""
+_COMMAND_S = 60.0
+_CONFIRM_S = 10.0
+_SETTLED_S = 0.3
+"""nginx's master tells its old workers to leave 0.1 s after the new ones began: until then both take requests."""
+Text = tuple[int, str]
+"""A routing table's version (0: none) and the file that it makes."""
+
+
+class EdgeFile:
+    """The file that an edge includes: checked, put in place as a whole, loaded, and confirmed by the edge itself."""
+
+    def __init__(
+        self, path: Path, check: Sequence[str] = (), reload: Sequence[str] = (), confirm: str | None = None
+    ) -> None:
+        """Name the file and the commands; words, no shell.
+
+        Args:
+            path: the file; the new one is written beside it first, as ``<path>.new``.
+            check: refuses ``<path>.new`` (`PLACE` stands for it) by an exit status other than 0; empty: none.
+            reload: makes the edge read ``path``; empty: none.
+            confirm: a URL of the edge whose answer has the header ``x-ratchet-table`` with the version in force.
+        """
+        self._path = path
+        self._new = path.with_name(f"{path.name}.new")
+        self._check = [str(self._new) if word == PLACE else word for word in check]
+        self._reload = list(reload)
+        self._confirm = confirm
+
+    def put(self, text: Text) -> None:
+        """Bring one table into force.
+
+        Raises:
+            EdgeRefused: the check says no and the old file stays, or the reload failed, or the edge does not confirm.
+        """
+        version, content = text
+        if not (self._path.is_file() and self._path.read_text(encoding="utf-8") == content):
+            self._replace(content)
+        _run(self._reload)
+        if self._confirm:
+            _await(self._confirm, str(version))
+
+    def _replace(self, content: str) -> None:
+        try:
+            with self._new.open("w", encoding="utf-8") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            _run(self._check)
+            os.replace(self._new, self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise EdgeRefused(f"{self._path}: cannot be written: {error.strerror or error}") from error
+
+
+def _run(words: Sequence[str]) -> None:
+    if not words:
+        return
+    command = " ".join(words)
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S)
+    except subprocess.TimeoutExpired:
+        raise EdgeRefused(f"`{command}` did not end within {_COMMAND_S:g} s") from None
+    except OSError as error:
+        raise EdgeRefused(f"`{command}` cannot be run: {error.strerror or error}") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise EdgeRefused(f"`{command}` ended with status {done.returncode}: {said[-500:] or 'without a word'}")
+
+
+def _await(url: str, version: str) -> None:
+    """Ask, each time on a new connection, until every answer of `_SETTLED_S` came by that table."""
+    deadline = time.monotonic() + _CONFIRM_S
+    since: float | None = None
+    with httpx.Client(headers={"connection": "close"}, timeout=2.0, trust_env=False) as edge:
+        while since is None or time.monotonic() - since < _SETTLED_S:
+            try:
+                said = edge.get(url).headers.get("x-ratchet-table")
+            except httpx.TransportError as error:
+                said = str(error) or type(error).__name__
+            if said != version:
+                since = None
+                if time.monotonic() >= deadline:
+                    raise EdgeRefused(f"{url} says {said!r} {_CONFIRM_S:g} s after the reload; expected {version!r}")
+            elif since is None:
+                since = time.monotonic()
+            time.sleep(0.02)
+
+
+def edge_id(name: str) -> str:
+    """What the edge is called in its acknowledgements: ``edge:<host>:<name>``."""
+    return f"edge:{socket.gethostname()}:{name}"
+
+
+def follow(
+    edge: str,
+    task: str,
+    file: EdgeFile,
+    text: Callable[[], Text],
+    publisher: Publisher,
+    wake: threading.Event,
+    stop: threading.Event,
+    *,
+    now: Callable[[], datetime],
+    new_id: Callable[[], str],
+) -> None:
+    """Keep the edge on the task's table until ``stop`` is set, and acknowledge what is in force.
+
+    What the edge refuses is tried again every `SAY_S` seconds; meanwhile the acknowledged version is the old one.
+
+    Args:
+        edge: the edge's name in acknowledgements.
+        task: the task's name.
+        file: the edge's file.
+        text: the newest table's version and file.
+        publisher: takes the acknowledgements (``gateway.v1``).
+        wake: set when there may be a newer table, and with ``stop``.
+        stop: ends it.
+        now: the wall clock.
+        new_id: makes UUIDv7 ids.
+    """
+    in_force: Text | None = None
+    since = now()
+    refused = ""
+    while not stop.is_set():
+        wake.clear()
+        try:
+            wanted = text()
+            if wanted != in_force:
+                file.put(wanted)
+                since = now()
+                log.info("%s: table %d is in force", task, wanted[0])
+                in_force, refused = wanted, ""
+        except RatchetError as error:
+            if str(error) != refused:
+                refused = str(error)
+                log.error("%s: still on table %s: %s", task, in_force[0] if in_force else "of before", error)
+        _acknowledge(publisher, edge, task, in_force, since, new_id(), now())
+        wake.wait(SAY_S)
+    publisher.publish(Gateway(id=new_id(), at=now(), gateway=edge, state="left"))
+
+
+def _acknowledge(
+    publisher: Publisher, edge: str, task: str, in_force: Text | None, since: datetime, event_id: str, at: datetime
+) -> None:
+    known = in_force is not None and in_force[0] > 0
+    publisher.publish(
+        Gateway(
+            id=event_id,
+            at=at,
+            gateway=edge,
+            tables={task: in_force[0]} if in_force and known else {},
+            since={task: since} if known else {},
+        )
+    )
