@@ -15,6 +15,7 @@ from ratchet.services.rules.circuit import CLOSED, Circuit, State, Thresholds
 from ratchet.services.rules.placement import within_bound
 
 log = logging.getLogger("ratchet.gateway")
+_MOST_LACKING = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +29,8 @@ class Replica:
     healthy: bool = False
     """It answered the last look at its models; requests go by its circuit instead."""
     models: frozenset[str] = frozenset()
+    lacking: set[str] = field(default_factory=set)
+    """What it said that it does not have (it was restarted, say), and no look has shown since."""
     circuit: Circuit = CLOSED
     last_used: int = 0
 
@@ -112,11 +115,11 @@ class Replicas:
             last_resort: where no circuit takes requests, choose the one whose trial is due soonest.
 
         Returns:
-            None where nobody is left.
+            None where nobody is left; a replica that lacks the model is never asked.
         """
         now = self.now()
         chosen = (
-            self._only(now, without, last_resort)
+            self._only(model, now, without, last_resort)
             if len(self.all) == 1
             else self._best(model, now, without, last_resort)
         )
@@ -127,15 +130,17 @@ class Replicas:
         self.change(chosen, rules.sent, now)
         return Sent(self, chosen, chosen.circuit.period)
 
-    def _only(self, now: float, without: set[str], last_resort: bool) -> Replica | None:
+    def _only(self, model: str, now: float, without: set[str], last_resort: bool) -> Replica | None:
         only = self.all[0]  # most installations have one, and ranking it takes 8 µs
-        return only if only.url not in without and (last_resort or rules.takes(only.circuit, now)) else None
+        if only.url in without or model in only.lacking:
+            return None
+        return only if last_resort or rules.takes(only.circuit, now) else None
 
     def _best(self, model: str, now: float, without: set[str], last_resort: bool) -> Replica | None:
         ranked = [
             ((*rules.badness(r.circuit, now), bool(r.models) and model not in r.models), r)
             for r in self.all
-            if r.url not in without and (last_resort or rules.takes(r.circuit, now))
+            if r.url not in without and model not in r.lacking and (last_resort or rules.takes(r.circuit, now))
         ]
         if not ranked:
             return None
@@ -156,6 +161,16 @@ class Replicas:
             log.info("model server %s is up with %d models", replica.name, len(models))
             self.change(replica, rules.hurried, self.now())
         replica.healthy, replica.models = True, models
+        replica.lacking -= models
+
+    def lacks(self, replica: Replica, model: str) -> None:
+        """Note that a replica said it does not have a model: it is not asked for it until a look shows it."""
+        if len(replica.lacking) < _MOST_LACKING:  # anybody may ask for names without end
+            replica.lacking.add(model)
+
+    def nobody_has(self, model: str) -> bool:
+        """Whether every replica said that it does not have a model."""
+        return all(model in replica.lacking for replica in self.all)
 
     def missed(self, replica: Replica, reason: str) -> None:
         """Note that a replica did not list its models: a failure like any other of its own."""

@@ -1,8 +1,9 @@
 """The model servers: one HTTP client over all replicas, and a look at each every few seconds.
 
 A request is sent again only while nothing of an answer has come, and only for what is the
-replica's fault and not the adapter's: no connection, a connection lost, or 503. Which replica is
-asked, and which is left alone for a while, is `replicas.py`.
+replica's fault and not the adapter's: no connection, a connection lost, 503, or an adapter that this
+replica does not have (404): a replica that was restarted has lost its adapters until the controller loads
+them again, and others have them. Which replica is asked, and which is left alone for a while, is `replicas.py`.
 """
 
 from __future__ import annotations
@@ -160,13 +161,17 @@ class Upstreams:
         # once each, and one more for a kept-alive connection that was closed just as it was used
         for attempt in range(len(self.replicas) + 1):
             sent = self._replicas.send(model, failed, last_resort=last_resort)
+            if sent is None and not failed and self._replicas.nobody_has(model):
+                await self.refresh()  # it may have been loaded since the last look
+                sent = self._replicas.send(model, failed, last_resort=last_resort)
+                failure = UpstreamFailure(f"no model server has {model}", code=404)
             if sent is None:
                 break
             if attempt:
                 self._on_retry()
             url = sent.replica.url
             try:
-                return await self._post(sent, path, payload, dropped), sent
+                return await self._post(sent, path, payload, model, dropped), sent
             except _Again as again:
                 sent.end()
                 failure = again.failure
@@ -179,7 +184,7 @@ class Upstreams:
                 raise
         raise failure
 
-    async def _post(self, sent: Sent, path: str, payload: bytes, dropped: set[str]) -> Reply:
+    async def _post(self, sent: Sent, path: str, payload: bytes, model: str, dropped: set[str]) -> Reply:
         assert self._http is not None, "start() comes first"
         url, name = sent.replica.url, sent.replica.name
         try:
@@ -207,6 +212,10 @@ class Upstreams:
             raise UpstreamRefusal(response.status, raw)
         text = raw[:500].decode("utf-8", "replace")
         failure = UpstreamFailure(f"{name}: HTTP {response.status}: {text}", code=response.status)
+        if response.status == 404:
+            if model in text:  # else it may be the path that it does not know
+                self._replicas.lacks(sent.replica, model)
+            raise _Again(failure, elsewhere=True)
         if response.status == 503:
             sent.failed(whole=True)
             raise _Again(failure, elsewhere=True)

@@ -65,7 +65,8 @@ class ModelServer:
         if isinstance(fault, int):
             return web.json_response({"error": {"message": f"fault {fault}", "code": fault}}, status=fault)
         if body["model"] not in self.models:
-            return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
+            message = f"The model `{body['model']}` does not exist."
+            return web.json_response({"error": {"message": message, "type": "NotFoundError", "code": 404}}, status=404)
         if fault == "drop":
             assert request.transport is not None
             request.transport.abort()
