@@ -29,7 +29,14 @@ UNBOUNDED = frozenset({"cost", "length"})
 USERS_ALONE = frozenset({"satisfaction"})
 """What nobody can say of a mirrored answer, which no user sees."""
 
-_MAX_N = {"completion": 4_000, "error_rate": 8_000, "satisfaction": 1_500, "judge_score": 2_000, "win_rate": 2_000}
+_MAX_N = {
+    "completion": 5_000,
+    "error_rate": 10_000,
+    "latency_p95": 12_000,
+    "satisfaction": 1_500,
+    "judge_score": 2_000,
+    "win_rate": 2_000,
+}
 OnTimeout = Literal["pause", "rollback"]
 
 
@@ -47,7 +54,9 @@ class Gate(Closed):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     min_n: AtLeastOne = Field(100, description="observations in each arm below which the gate is inconclusive")
     min_users: AtLeastOne = Field(10, description="likewise of users (or conversations): one user is no sample")
-    max_n: AtLeastOne = Field(4_000, description="the candidate's observations at which the last look is taken")
+    max_n: AtLeastOne = Field(
+        4_000, description="the candidate's observations at which the last look is taken, counted as independent ones"
+    )
     max_wait_s: Positive | None = Field(None, description="in a stage, undecided; None: the stage's")
     on_timeout: OnTimeout | None = Field(None, description="what an undecided gate leads to; None: the stage's")
     critical: bool = Field(True, description="its failure aborts; a gate that is not critical pauses for a person")

@@ -38,7 +38,13 @@ class Slack:
     margin: float
     variance: float
     strict_variance: float
+    plain: float
     n: float
+
+    @property
+    def effective(self) -> float:
+        """As many observations of users who do not repeat themselves say as much: what ``max_n`` counts."""
+        return self.n * min(self.plain / self.strict_variance, 1.0) if self.strict_variance else self.n
 
 
 def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> GateResult:
@@ -70,7 +76,7 @@ def evaluate(gate: Gate, evidence: Evidence | None, fail_share: int = 1) -> Gate
 
 def used_up(gate: Gate, result: GateResult) -> bool:
     """Whether a gate took its last look without passing: more observations cannot decide it."""
-    return result.verdict == "inconclusive" and result.candidate.n >= gate.max_n
+    return result.verdict == "inconclusive" and (result.progress or 0) >= 1
 
 
 def inconclusive(gate: Gate, stable: Arm, candidate: Arm, why: str) -> GateResult:
@@ -81,7 +87,7 @@ def inconclusive(gate: Gate, stable: Arm, candidate: Arm, why: str) -> GateResul
         stable=stable,
         candidate=candidate,
         margin=gate.margin,
-        progress=min(candidate.n / gate.max_n, 1.0),
+        progress=candidate.n / gate.max_n if candidate.n < gate.max_n else None,
         reason=f"{gate.metric}: {why}",
     )
 
@@ -111,7 +117,7 @@ def _means(gate: Gate, strata: Sequence[Means | Paired], fail_alpha: float) -> G
         last = _slack(gate, usable[-1], bounded)
         if last.n >= gate.min_n and last.value < -_fail_radius(gate, last, STAGE * fail_alpha):
             verdict = "fail"
-    if verdict == "inconclusive" and slack.value > low and slack.n <= gate.max_n * OVERSHOOT:
+    if verdict == "inconclusive" and slack.value > low and slack.effective <= gate.max_n * OVERSHOOT:
         verdict = "pass"
     return _result(gate, verdict, stable, candidate, slack, low, high, _excess(old, new))
 
@@ -130,8 +136,11 @@ def _slack(gate: Gate, one: Means | Paired, bounded: bool) -> Slack:
         step = 1.0 if one.stable else 0.5  # of a judge's comparison a loss is half a point
         at_margin = max(step * margin - margin**2, 0.0) if bounded else 0.0
         strict = max(spread, (spread + at_margin) / 2)
+        one_by_one = strict / d.n
         scale = d.design_effect / d.n
-        return Slack(sign * d.mean + margin, d.mean, margin, spread * scale, strict * scale, d.n)
+        return Slack(
+            sign * d.mean + margin, d.mean, margin, spread * scale, one_by_one * d.design_effect, one_by_one, d.n
+        )
     old_arm, new_arm = one.stable, one.candidate
     assert old_arm is not None, "asked for where both arms are"
     assert new_arm is not None, "likewise"
@@ -147,6 +156,7 @@ def _slack(gate: Gate, one: Means | Paired, bounded: bool) -> Slack:
         margin,
         of_stable + of_new / new_arm.effective_n,
         of_stable + strict / new_arm.effective_n,
+        of_stable / old_arm.design_effect + strict / new_arm.n,
         new_arm.n,
     )
 
@@ -164,19 +174,20 @@ def _combined(parts: list[Slack]) -> Slack:
         sum(w * part.margin for w, part in zip(weights, parts, strict=True)),
         sum(w**2 * part.variance for w, part in zip(weights, parts, strict=True)),
         sum(w**2 * part.strict_variance for w, part in zip(weights, parts, strict=True)),
+        sum(w**2 * part.plain for w, part in zip(weights, parts, strict=True)),
         n,
     )
 
 
 def _bounds(gate: Gate, slack: Slack, fail_alpha: float) -> tuple[float, float]:
     """Half-widths for passing and for failing; an observation's variance says what ``max_n`` of them will be worth."""
-    each = slack.strict_variance * slack.n
+    each = slack.plain * slack.n
     passing = pass_radius(1 / slack.strict_variance, gate.max_n / each, gate.alpha)
     return passing, _fail_radius(gate, slack, CARRIED * fail_alpha)
 
 
 def _fail_radius(gate: Gate, slack: Slack, alpha: float) -> float:
-    return radius(1 / slack.variance, gate.max_n / TUNED / (slack.variance * slack.n), alpha)
+    return radius(1 / slack.variance, gate.max_n / TUNED / (slack.plain * slack.n), alpha)
 
 
 def _variance_at(rate: float) -> float:
@@ -257,7 +268,7 @@ def _result(
     if verdict == "pass" and slack.value - passing <= excess:
         verdict = "inconclusive"
         reason = f"{gate.metric}: within the margin but for the {excess:.1%} of answers that have no verdict"
-    if verdict == "inconclusive" and candidate.n > gate.max_n:
+    if verdict == "inconclusive" and slack.effective > gate.max_n:
         reason += f"; max_n {gate.max_n} is used up"
     below, above = (passing, failing) if sign > 0 else (failing, passing)
     return GateResult(
@@ -269,7 +280,7 @@ def _result(
         low=slack.difference - below,
         high=slack.difference + above,
         margin=slack.margin,
-        progress=min(candidate.n / gate.max_n, 1.0),
+        progress=min(slack.effective / gate.max_n, 1.0),
         reason=reason,
     )
 

@@ -63,10 +63,11 @@ def judge_latency(gate: Gate, strata: Sequence[Exceedances], fail_alpha: float, 
         f" {last.threshold_ms:.0f} ms (stable P95 {last.p95_stable_ms:.0f} ms of {last.n_stable}, plus margin),"
         f" allowed 5%; {_WORDS.get(verdict, 'not decided yet')}"
     )
-    if verdict == "inconclusive" and candidate.n > gate.max_n:
+    effective = sum(one.over.effective_n for one in usable)
+    if verdict == "inconclusive" and effective > gate.max_n:
         why += f"; max_n {gate.max_n} is used up"
     margin = (last.threshold_ms or 0.0) - (last.p95_stable_ms or 0.0)
-    return _result(gate, verdict, stable, candidate, why, margin)
+    return _result(gate, verdict, stable, candidate, why, margin, effective)
 
 
 def _counted(one: Exceedances) -> tuple[float, float]:
@@ -90,7 +91,15 @@ def _users(one: Exceedances) -> int | None:
     return min(known, default=None)
 
 
-def _result(gate: Gate, verdict: Verdict, stable: Arm, candidate: Arm, why: str, margin: float | None) -> GateResult:
+def _result(
+    gate: Gate,
+    verdict: Verdict,
+    stable: Arm,
+    candidate: Arm,
+    why: str,
+    margin: float | None,
+    effective: float = 0.0,
+) -> GateResult:
     known = stable.value is not None and candidate.value is not None
     return GateResult(
         gate=gate.metric,
@@ -99,6 +108,6 @@ def _result(gate: Gate, verdict: Verdict, stable: Arm, candidate: Arm, why: str,
         candidate=candidate,
         difference=(candidate.value or 0.0) - (stable.value or 0.0) if known else None,
         margin=gate.margin if margin is None else margin,
-        progress=min(candidate.n / gate.max_n, 1.0),
+        progress=min(effective / gate.max_n, 1.0),
         reason=f"{gate.metric}: {why}",
     )

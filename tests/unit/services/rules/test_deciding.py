@@ -136,9 +136,9 @@ def test_a_gate_has_its_own_time_and_its_own_end() -> None:
 
 def test_observations_that_are_used_up_end_the_stage() -> None:
     """At max_n the last look was taken: more of the same traffic cannot decide it, so nobody waits for it."""
-    decision = decided(seen(rate(4_000, 3_560)), 1, "20%")
+    decision = decided(seen(rate(5_000, 4_450)), 1, "20%")
     assert decision.action == "abort"
-    assert decision.reason.startswith("no decision within 4000 observations: completion: candidate 0.8900 of 4000")
+    assert decision.reason.startswith("no decision within 5000 observations: completion: candidate 0.8900 of 5000")
 
 
 def test_a_stage_that_can_observe_none_of_its_gates_waits() -> None:

@@ -66,6 +66,24 @@ def test_answers_without_a_verdict_never_help_a_candidate() -> None:
     assert told.endswith("within the margin but for the 10.0% of answers that have no verdict")
 
 
+@pytest.mark.parametrize(("n", "repeats", "over"), [(9_100, 1, True), (9_100, 4, False), (36_400, 4, True)])
+def test_the_planned_number_counts_independent_observations(n: int, repeats: int, over: bool) -> None:
+    """Requests of users who repeat themselves use max_n up as slowly as they inform, in every kind of gate."""
+
+    def arm(total: float) -> Sample:
+        mean = total / n
+        return Sample(n, total, total, users=n // repeats, mean_variance=mean * (1 - mean) / n * repeats)
+
+    rate = evaluate(COMPLETION, Means(arm(0.9 * n), arm(0.882 * n)))
+    pairs = Sample(n, -0.018 * n, 0.1 * n, users=n // repeats, mean_variance=(0.1 - 0.018**2) / n * repeats)
+    paired = evaluate(COMPLETION, Paired(pairs, arm(0.9 * n), arm(0.882 * n)))
+    slow = evaluate(LATENCY, Exceedances(n, 100.0, 120.0, arm(0.05 * n)))
+    for gate, result in ((COMPLETION, rate), (COMPLETION, paired), (LATENCY, slow)):
+        assert result.verdict == "inconclusive"
+        assert result.progress == pytest.approx(min(n / repeats / 9_000, 1))
+        assert used_up(gate, result) is over
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 6_000.0])
 def test_senseless_figures_are_an_error(bad: float) -> None:
     """NaN, infinity, negative counts and more successes than trials are errors, never a verdict."""
