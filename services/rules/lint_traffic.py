@@ -1,0 +1,118 @@
+"""What is wrong with a rollout's policy at a task's traffic: what cannot decide in time, what it trips. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_policy import Gate, Stage
+from ratchet.services.rules.linting import FULL, Finding, Hidden, asked, where
+from ratchet.services.rules.power import burst_alarms, chance_to_pass, least_max_n
+from ratchet.services.rules.simulated_traffic import Signal, Traffic
+
+NEVER, SELDOM = 0.5, 0.8
+"""An equal candidate's chance to pass: below the first a gate is refused, below the second it is worth a look."""
+BURSTS = 0.01
+"""Bursts of healthy candidates, a rollout, that are refused; a tenth of it is worth a look."""
+
+
+def lint_traffic(policy: TaskPolicy, hidden: Hidden, traffic: Traffic) -> list[Finding]:
+    """What is wrong at this traffic.
+
+    Args:
+        policy: the task's.
+        hidden: what a stage cannot show.
+        traffic: as measured or as said; a user's requests are taken to be independent here, which is the best case.
+    """
+    found = [*_bursts(policy, traffic)]
+    split = [stage for stage in policy.rollout.stages if 0 < stage.weight_bp < FULL]
+    for stage in policy.rollout.stages:
+        requests = _reached(policy, stage, traffic, Signal(0.0))
+        if stage.min_n > requests:
+            found.append(
+                Finding(
+                    "error",
+                    f"rollout.stages[{stage.name}].min_n",
+                    f"{stage.min_n}",
+                    f"the candidate gets about {requests:,.0f} requests before max_wait_s is over",
+                    f"at most {requests:,.0f}, or a longer max_wait_s",
+                )
+            )
+        # what earlier stages proved stays proved, so of stages with users the first decides unless one starts anew
+        decides = stage.weight_bp == 0 or (stage in split and (stage is split[0] or stage.evidence == "reset"))
+        for gate in asked(policy, stage) if decides else ():
+            if gate.metric not in hidden(stage) and not gate.dry_run and gate.metric in traffic.signals:
+                found += _of_gate(policy, stage, gate, traffic)
+    return list(dict.fromkeys(found))
+
+
+def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> Iterator[Finding]:
+    signal, field = traffic.signals[gate.metric], where(policy, stage, gate)
+    weight = stage.weight_bp / FULL
+    chance = chance_to_pass(gate, signal, traffic, weight, gate.max_n)
+    if chance < NEVER and gate.margin > 0:
+        needed = least_max_n(gate, signal, traffic, weight, SELDOM)
+        allowed = (
+            f"at least {needed} (passes {SELDOM:.0%} of the time), or a wider margin" if needed else "a wider margin"
+        )
+        of = f"a stable mean of {signal.base:g}" if gate.metric != "latency_p95" else f"σ {traffic.latency_sd:g}"
+        yield Finding(
+            "error",
+            f"{field}.max_n",
+            f"{gate.max_n}",
+            f"with margin {gate.margin:g} and {of} an equal candidate passes by then {chance:.0%} of the time",
+            allowed,
+        )
+        return
+    reached = _reached(policy, stage, traffic, signal, gate)
+    if reached >= gate.max_n or gate.margin == 0:
+        return
+    at = f"in stage {stage.name!r}"
+    if reached < gate.min_n:
+        yield Finding(
+            "error",
+            f"{field}.min_n",
+            f"{gate.min_n}",
+            f"{at} about {reached:,.0f} observations come before its time is over: it can never decide",
+            f"at most {reached:,.0f}, or more traffic or time for that stage",
+        )
+        return
+    in_time = chance_to_pass(gate, signal, traffic, weight, reached)
+    if in_time < SELDOM:
+        yield Finding(
+            "error" if in_time < NEVER else "warning",
+            f"{field}.max_n",
+            f"{gate.max_n}",
+            f"{at} about {reached:,.0f} observations come before its time is over, and an equal candidate passes"
+            f" by then {in_time:.0%} of the time",
+            "a longer max_wait_s, a larger weight_bp or mirror_bp, a wider margin, or a smaller max_n"
+            " (the boundary is planned for it)",
+        )
+
+
+def _reached(policy: TaskPolicy, stage: Stage, traffic: Traffic, signal: Signal, gate: Gate | None = None) -> float:
+    """The candidate's observations in a stage until its or the gate's time is over."""
+    wait = stage.max_wait_s if gate is None or gate.max_wait_s is None else min(gate.max_wait_s, stage.max_wait_s)
+    hours = max(wait * policy.rollout.time_scale / 3600 - signal.delay_h, 0.0)
+    share = (stage.weight_bp or stage.mirror_bp) / FULL
+    return traffic.requests_per_hour * share * signal.share * hours
+
+
+def _bursts(policy: TaskPolicy, traffic: Traffic) -> Iterator[Finding]:
+    rollout, errors = policy.rollout, traffic.signals.get("error_rate")
+    if errors is None:
+        return
+    alarms = 0.0
+    for stage in rollout.stages:
+        weight, hours = stage.weight_bp / FULL, stage.min_duration_s * rollout.time_scale / 3600
+        if weight:
+            calls = traffic.requests_per_hour * weight
+            alarms += burst_alarms(rollout.burst, calls, errors.base, hours, compared=weight < 1)
+    if alarms > BURSTS / 10:
+        yield Finding(
+            "error" if alarms > BURSTS else "warning",
+            "rollout.burst",
+            f"min_n {rollout.burst.min_n}, share {rollout.burst.share:g}, window_s {rollout.burst.window_s:g}",
+            f"at an error rate of {errors.base:.2%} up to {alarms:.2g} aborts a rollout of a healthy candidate",
+            "a larger min_n or share",
+        )

@@ -1,0 +1,74 @@
+"""What a task's traffic is like, from what was measured or said of it: the signals that its gates look at. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.services.rules.simulated_traffic import LATENCY, WIN_RATE, Signal, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A task's production traffic in figures, each with what is assumed where nobody says and nothing was recorded.
+
+    Rates are shares of answers; ``outcome_share`` and ``feedback_share`` are the shares of requests that get an outcome
+    event and a thumb, ``delay_h`` hours later. ``users`` send something within a few days; None: nobody knows them
+    apart.
+    """
+
+    requests_per_hour: float = 1_000.0
+    users: int | None = None
+    activity_sd: float = 1.0
+    icc: float = 0.02
+    completion: float = 0.9
+    outcome_share: float = 1.0
+    error_rate: float = 0.01
+    satisfaction: float = 0.8
+    feedback_share: float = 0.1
+    delay_h: float = 0.0
+    latency_sd: float = 0.8
+
+
+def traffic_of(policy: TaskPolicy, measured: Measured, hidden: Iterable[str] = ()) -> Traffic:
+    """The traffic that the task's gates would see.
+
+    Args:
+        policy: whose gates, checks and sampling.
+        measured: production's figures.
+        hidden: metrics that a stage without users of the candidate cannot show.
+    """
+    rollout, unseen = policy.rollout, frozenset(hidden)
+    gates = [gate for stage in rollout.stages for gate in stage.gates or rollout.gates]
+    return Traffic(
+        requests_per_hour=measured.requests_per_hour,
+        signals={gate.metric: _signal(gate.metric, policy, measured, gate.metric not in unseen) for gate in gates},
+        users=measured.users,
+        activity_sd=measured.activity_sd,
+        icc=measured.icc,
+        latency_sd=measured.latency_sd,
+    )
+
+
+def _signal(metric: str, policy: TaskPolicy, measured: Measured, mirrored: bool) -> Signal:
+    match metric:
+        case "completion" if policy.completion == "outcome":
+            return Signal(measured.completion, None, measured.outcome_share, measured.delay_h, mirrored)
+        case "completion":
+            return Signal(measured.completion, mirrored=mirrored)
+        case "error_rate":
+            return Signal(measured.error_rate, mirrored=mirrored)
+        case "satisfaction":
+            return Signal(measured.satisfaction, None, measured.feedback_share, measured.delay_h, mirrored)
+        case "judge_score":
+            return Signal(0.8, 0.2, policy.judge.fraction, mirrored=mirrored)
+        case "refusal_rate":
+            return Signal(0.03, mirrored=mirrored)
+    if metric == WIN_RATE:
+        return Signal(0.6, mirrored=mirrored)
+    if metric == LATENCY:
+        return Signal(1.0, mirrored=mirrored)
+    if metric in ("cost", "length"):
+        return Signal(1.0, 1.0, mirrored=mirrored)
+    return Signal(0.9, mirrored=mirrored)
