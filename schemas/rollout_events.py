@@ -39,7 +39,21 @@ class GateResult(Closed):
 
 RolloutStatus = Literal["idle", "running", "paused", "promoted", "aborted", "superseded"]
 RolloutAction = Literal[
-    "start", "prove", "advance", "promote", "abort", "pause", "resume", "supersede", "undo", "confirm", "seed", "refuse"
+    "start",
+    "join",
+    "allocate",
+    "choose",
+    "prove",
+    "advance",
+    "promote",
+    "abort",
+    "pause",
+    "resume",
+    "supersede",
+    "undo",
+    "confirm",
+    "seed",
+    "refuse",
 ]
 
 
@@ -78,6 +92,9 @@ class Rollout(Event):
     gates: list[GateResult] = Field(default_factory=list)
     proved: list[str] = Field(default_factory=list, description="gates that passed: a sequential test ends there")
     carried: list[Span] = Field(default_factory=list, description="earlier stages whose evidence counts in this one")
+    arms: dict[AdapterName, Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default_factory=dict, description="while several candidates are compared: each one's share of the copies"
+    )
     blocked: list[str] = Field(
         default_factory=list, description="dataset versions whose adapter was aborted: none starts without a person"
     )

@@ -137,6 +137,28 @@ class BurstPolicy(Closed):
     )
 
 
+class BestArmPolicy(Closed):
+    """Several candidates at once in a first stage without users; the best of them goes on to the gates.
+
+    Each mirrored request is copied to one of them. A candidate is the best once it is shown, at every look, to be at
+    most ``margin`` below each of the others; copies go where the choice is still open. Then the stage begins anew for
+    it alone: what chose it is no evidence for it.
+    """
+
+    candidates: Annotated[int, Field(ge=1, le=8)] = Field(1, description="1: the newest alone, and a newer supersedes")
+    metric: Metric = "completion"
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_n: AtLeastOne = Field(50, description="copies of each before any is left out")
+    allocate_every_s: Positive = 300.0
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BestArmPolicy:
+        if self.metric in UNBOUNDED | USERS_ALONE | {"latency_p95"}:
+            raise ValueError(f"metric {self.metric!r}; allowed: a share or a score that copies of requests can show")
+        return self
+
+
 class RolloutPolicy(Closed):
     """The stages of a rollout, the gates between them, and what ends one at once."""
 
@@ -147,6 +169,7 @@ class RolloutPolicy(Closed):
     srm_alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.001, description="of the test that users were split as the stage says; a mismatch pauses the rollout"
     )
+    best_arm: BestArmPolicy = BestArmPolicy()
     abort_on_page: bool = Field(True, description="an open critical alert about the candidate aborts")
 
     @model_validator(mode="after")
@@ -157,6 +180,11 @@ class RolloutPolicy(Closed):
         weights = [stage.weight_bp for stage in self.stages]
         if weights != sorted(weights) or weights[-1] != 10_000:
             raise ValueError(f"stages' weight_bp {weights}; allowed: rising, the last 10000")
+        first = self.stages[0]
+        if self.best_arm.candidates > 1 and (first.weight_bp or not first.mirror_bp):
+            raise ValueError(
+                f"best_arm: stage {first.name!r} shows users its candidate; allowed: a first stage in shadow"
+            )
         for where, gates in [("gates", self.gates), *((f"stage {s.name!r}", s.gates or []) for s in self.stages)]:
             metrics = [gate.metric for gate in gates]
             if len(set(metrics)) != len(metrics):

@@ -30,7 +30,8 @@ from ratchet.services.rules.deciding import Decision, decide
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
 from ratchet.services.rules.placement import Placement
-from ratchet.services.rules.rollout import apply, begin, refuse, supersede
+from ratchet.services.rules.rollout import apply, begin, supersede
+from ratchet.services.rules.tables import refuse
 from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, next_candidate
 
 log = logging.getLogger("ratchet.controller")

@@ -7,13 +7,14 @@ overrides a person: what a person paused changes by a person's verb alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from ratchet.schemas.rollout_events import GateResult, Rollout
-from ratchet.schemas.rollout_policy import Gate, OnTimeout, RolloutPolicy, Stage
+from ratchet.schemas.rollout_policy import LOWER_IS_BETTER, Gate, OnTimeout, RolloutPolicy, Stage
+from ratchet.services.rules.best_arm import choose
 from ratchet.services.rules.evidence import StageEvidence
 from ratchet.services.rules.gates import evaluate, used_up
 from ratchet.services.rules.guards import burst_reason, mismatch_reason
@@ -27,13 +28,16 @@ class Decision:
     """What to do next, why, and the gates' figures it rests on.
 
     ``prove``: a gate passed that had not before, which is written down, since its sequential test ends there.
-    ``proved`` are the keys of all gates that have passed by now.
+    ``proved`` are the keys of all gates that have passed by now. ``allocate`` and ``choose`` are of several
+    candidates in a first stage: ``shares`` of the copies for each, or the ``best`` for all.
     """
 
-    action: Literal["prove", "advance", "promote", "abort", "pause", "wait"]
+    action: Literal["allocate", "choose", "prove", "advance", "promote", "abort", "pause", "wait"]
     reason: str
     gates: tuple[GateResult, ...] = ()
     proved: tuple[str, ...] = ()
+    shares: Mapping[str, int] = field(default_factory=dict)
+    best: str | None = None
 
 
 def stage_of(policy: RolloutPolicy, name: str) -> Stage | None:
@@ -80,6 +84,8 @@ def decide(state: Rollout, evidence: StageEvidence, policy: RolloutPolicy, now: 
     if stage is None:
         known = ", ".join(repr(one.name) for one in policy.stages)
         return _unless_held(held, Decision("pause", f"the policy has no stage {state.stage!r} any more, only {known}"))
+    if state.arms and not held:
+        return _among(state, stage, evidence, policy, now)
     judged = judge_stage(stage, evidence, policy)
     results = tuple(result for _, result in judged)
     asked = [(gate, result) for gate, result in judged if not gate.dry_run]
@@ -105,6 +111,24 @@ def decide(state: Rollout, evidence: StageEvidence, policy: RolloutPolicy, now: 
     least = stage.min_duration_s * policy.time_scale
     reason = "; ".join(missing) or f"{elapsed:.0f} of at least {least:.0f} s in {stage.name!r}"
     return Decision("wait", reason, results, tuple(state.proved))
+
+
+def _among(state: Rollout, stage: Stage, evidence: StageEvidence, policy: RolloutPolicy, now: datetime) -> Decision:
+    """Of several candidates: the best, where it is shown; else new shares now and then, and no gate is asked."""
+    ask = policy.best_arm
+    seen = {name: evidence.arms.get(name) for name in state.arms}
+    choice = choose(seen, ask, lower_is_better=ask.metric in LOWER_IS_BETTER)
+    if choice.best:
+        return Decision("choose", choice.reason, best=choice.best)
+    most = stage.max_wait_s * policy.time_scale
+    if (now - state.stage_started_at).total_seconds() >= most:
+        why = f"no best of {len(seen)} candidates within {most:.0f} s: {choice.reason}"
+        return Decision("abort" if stage.on_timeout == "rollback" else "pause", why)
+    since = (now - state.at).total_seconds()
+    shares = {name: choice.shares.get(name, 0) for name in state.arms}
+    if shares != state.arms and since >= ask.allocate_every_s * policy.time_scale:
+        return Decision("allocate", choice.reason, shares=shares)
+    return Decision("wait", choice.reason)
 
 
 def _unless_held(held: bool, decision: Decision) -> Decision:

@@ -160,7 +160,8 @@ class StageEvidence:
     ``unobservable``: users never see a mirrored answer, so a stage without traffic for the
     candidate has no thumbs and no outcomes of it. ``requests`` are the candidate's own in this stage, mirrored
     copies included. ``page`` is an open critical alert about the candidate, in one sentence. ``waiting_for``
-    names gateways that have not acknowledged the present table: nothing advances before they have.
+    names gateways that have not acknowledged the present table: nothing advances before they have. ``arms`` are the
+    candidates that are compared with each other, where there are several: each one's differences to stable.
     """
 
     by_gate: Mapping[str, Evidence | None] = field(default_factory=dict)
@@ -170,6 +171,7 @@ class StageEvidence:
     burst: Burst | None = None
     page: str | None = None
     waiting_for: tuple[str, ...] = ()
+    arms: Mapping[str, Sample | None] = field(default_factory=dict)
 
 
 def threshold(gate: Gate, p95_stable_ms: float) -> float:

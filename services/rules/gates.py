@@ -15,7 +15,7 @@ from ratchet.schemas.rollout_policy import UNBOUNDED, Gate
 from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample
 from ratchet.services.rules.latency import judge_latency
 from ratchet.services.rules.sequential import OVERSHOOT, TUNED, pass_radius, radius
-from ratchet.services.rules.sums import impossible, pooled, too_few
+from ratchet.services.rules.sums import impossible, pooled, too_few, unit_variance
 
 CARRIED, STAGE = 0.7, 0.1
 """Shares of the alpha for failing: of all that was carried, and of each stage by itself (what only more load shows)."""
@@ -130,9 +130,9 @@ def _slack(gate: Gate, one: Means | Paired, bounded: bool) -> Slack:
         d = one.difference
         old = one.stable.mean if one.stable and one.stable.n else 0.5
         margin = relative * abs(old) if relative else gate.margin
-        spread = _unit(d, bounded, signed=True)
+        spread = unit_variance(d, bounded, signed=True)
         if relative and one.stable:
-            spread += relative**2 * _unit(one.stable, bounded)
+            spread += relative**2 * unit_variance(one.stable, bounded)
         step = 1.0 if one.stable else 0.5  # of a judge's comparison a loss is half a point
         at_margin = max(step * margin - margin**2, 0.0) if bounded else 0.0
         strict = max(spread, (spread + at_margin) / 2)
@@ -146,8 +146,8 @@ def _slack(gate: Gate, one: Means | Paired, bounded: bool) -> Slack:
     assert new_arm is not None, "likewise"
     margin = relative * abs(old_arm.mean) if relative else gate.margin
     difference = new_arm.mean - old_arm.mean
-    of_new = _unit(new_arm, bounded)
-    of_stable = (sign - relative) ** 2 * _unit(old_arm, bounded) / old_arm.effective_n
+    of_new = unit_variance(new_arm, bounded)
+    of_stable = (sign - relative) ** 2 * unit_variance(old_arm, bounded) / old_arm.effective_n
     at_margin = _variance_at(old_arm.mean - sign * margin) if bounded and old_arm.binary and new_arm.binary else 0.0
     strict = max(of_new, (of_new + at_margin) / 2)
     return Slack(
@@ -201,16 +201,6 @@ def _variance_at(rate: float) -> float:
     """
     inside = min(max(rate, 0.0), 1.0)
     return inside * (1 - inside)
-
-
-def _unit(sample: Sample, bounded: bool, signed: bool = False) -> float:
-    """Variance of one observation, never 0: smoothed for shares, plain for dollars and characters."""
-    if bounded and not signed:
-        return sample.variance
-    plain = sample.squares / sample.n - sample.mean**2
-    if bounded:
-        return max((sample.squares + 0.5) / (sample.n + 1) - (sample.total / (sample.n + 1)) ** 2, plain)
-    return max(plain * sample.n / max(sample.n - 1, 1), 1e-12 * max(sample.mean**2, 1e-12))
 
 
 def _has_both(one: Means | Paired) -> bool:

@@ -10,6 +10,7 @@ from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.rules import rollout as rules
+from ratchet.services.rules.tables import refuse
 
 
 def follow(
@@ -36,13 +37,13 @@ def follow(
     try:
         table = _transition(asked, state, policy, adapters, now, new_id)
     except RolloutError as error:
-        table = rules.refuse(asked.task, state, now, new_id(), asked.who, str(error))
+        table = refuse(asked.task, state, now, new_id(), asked.who, str(error))
     return table.model_copy(update={"operator_seen": asked.id})
 
 
 def refused(asked: Operator, state: Rollout | None, now: datetime, event_id: str, why: str) -> Rollout:
     """The refusal of an instruction for a reason outside these rules (say, no replica could load it)."""
-    table = rules.refuse(asked.task, state, now, event_id, asked.who, why)
+    table = refuse(asked.task, state, now, event_id, asked.who, why)
     return table.model_copy(update={"operator_seen": asked.id})
 
 

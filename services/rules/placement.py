@@ -89,5 +89,5 @@ def residents(table: Rollout) -> set[str]:
     """Name the adapters that a routing table may send a request to, now or at the next flip."""
     names = {name for name in (table.stable, table.previous) if name}
     if under_way(table) and table.candidate:
-        names.add(table.candidate)
+        names |= {table.candidate, *table.arms}
     return names - {BASE}

@@ -12,9 +12,11 @@ from typing import Any
 
 from ratchet.schemas.errors import RolloutError
 from ratchet.schemas.ids import ADAPTER_NAME, BASE
-from ratchet.schemas.rollout_events import GateResult, Rollout, RolloutAction, Span
+from ratchet.schemas.rollout_events import GateResult, Rollout, Span
 from ratchet.schemas.rollout_policy import RolloutPolicy
+from ratchet.services.rules.best_arm import even
 from ratchet.services.rules.deciding import CONTROLLER, Decision, stage_of
+from ratchet.services.rules.tables import successor
 from ratchet.services.rules.waiting import UNDER_WAY, can_supersede
 
 FULL = 10_000
@@ -49,9 +51,15 @@ def apply(
     match decision.action:
         case "wait":
             return state
+        case "allocate":
+            return successor(state, now, event_id, "allocate", actor, decision.reason, arms=dict(decision.shares))
+        case "choose":
+            # what chose it is no evidence for it: its stage begins anew
+            alone: dict[str, Any] = {"candidate": decision.best, "arms": {}, "stage_started_at": now}
+            return successor(state, now, event_id, "choose", actor, decision.reason, **alone)
         case "prove":
             proved = list(decision.proved)
-            return _next(state, now, event_id, "prove", actor, decision.reason, gates, proved=proved)
+            return successor(state, now, event_id, "prove", actor, decision.reason, gates, proved=proved)
         case "advance":
             return _advanced(state, policy, now, event_id, actor, decision.reason, gates, decision.proved)
         case "promote":
@@ -73,10 +81,12 @@ def begin(
     actor: str = CONTROLLER,
     reason: str = "",
     dataset: str | None = None,
+    others: Sequence[str] = (),
 ) -> Rollout:
     """Start a rollout of ``candidate`` against what is stable now (the base model at first).
 
-    Who starts one of a blocked ``dataset`` takes the block off: the controller never does.
+    With ``others`` they are compared with each other first, in a stage that no user sees. Who starts one of a
+    blocked ``dataset`` takes the block off: the controller never does.
 
     Raises:
         RolloutError: a rollout is under way, the candidate is stable already, or belongs to another task.
@@ -103,6 +113,7 @@ def begin(
         previous=state.previous if state else None,
         weight_bp=stage.weight_bp,
         mirror_bp=stage.mirror_bp,
+        arms=even([candidate, *others]) if others else {},
         salt=rollout_id,
         action="start",
         actor=actor,
@@ -122,7 +133,7 @@ def pause(
     """
     if state.status != "running":
         raise RolloutError(f"nothing to pause: the last rollout of {state.task!r} is {state.status}")
-    return _next(state, now, event_id, "pause", actor, why, gates, status="paused", paused_by=actor)
+    return successor(state, now, event_id, "pause", actor, why, gates, status="paused", paused_by=actor)
 
 
 def resume(state: Rollout, policy: RolloutPolicy, now: datetime, event_id: str, actor: str, why: str) -> Rollout:
@@ -138,7 +149,7 @@ def resume(state: Rollout, policy: RolloutPolicy, now: datetime, event_id: str, 
     if stage_of(policy, state.stage) is None:
         raise RolloutError(f"the policy has no stage {state.stage!r} any more: abort, or promote --full")
     changes: dict[str, Any] = {"status": "running", "stage_started_at": now, "carried": []}
-    return _next(state, now, event_id, "resume", actor, why, **changes)
+    return successor(state, now, event_id, "resume", actor, why, **changes)
 
 
 def abort(
@@ -159,7 +170,7 @@ def abort(
         raise RolloutError(f"nothing to abort: the last rollout of {state.task!r} is {state.status}")
     blocked = [*(version for version in state.blocked if version != dataset), *([dataset] if dataset else [])]
     ended: dict[str, Any] = {"status": "aborted", "weight_bp": 0, "mirror_bp": 0, "blocked": blocked[-MOST_BLOCKED:]}
-    return _next(state, now, event_id, "abort", actor, why, gates, **ended)
+    return successor(state, now, event_id, "abort", actor, why, gates, **ended)
 
 
 def promote(
@@ -174,6 +185,8 @@ def promote(
     """
     if state.status not in UNDER_WAY:
         raise RolloutError(f"nothing to promote: the last rollout of {state.task!r} is {state.status}")
+    if state.arms:
+        raise RolloutError(f"{len(state.arms)} candidates are compared: abort, then start the one that you want")
     if full or state.stage == policy.stages[-1].name:
         return _promoted(state, now, event_id, actor, why, [])
     return _advanced(state, policy, now, event_id, actor, why, [], state.proved).model_copy(update={"carried": []})
@@ -202,7 +215,20 @@ def undo(state: Rollout, now: datetime, event_id: str, actor: str, why: str, to:
         "weight_bp": 0,
         "mirror_bp": 0,
     }
-    return _next(state, now, event_id, "undo", actor, why, status="idle", stage="", stage_started_at=now, **routing)
+    return successor(state, now, event_id, "undo", actor, why, status="idle", stage="", stage_started_at=now, **routing)
+
+
+def join(state: Rollout, candidate: str, now: datetime, event_id: str) -> Rollout:
+    """Compare one more candidate with those that nobody has seen yet; the copies are shared out evenly again.
+
+    Raises:
+        RolloutError: it is not running, or users already see its candidate.
+    """
+    if not can_supersede(state) or state.candidate is None:
+        raise RolloutError(f"the rollout of {state.candidate} is {state.status} in {state.stage!r}: {candidate} waits")
+    arms = even([*(state.arms or [state.candidate]), candidate])
+    why = f"{candidate} is newer, and is compared with {', '.join(list(arms)[:-1])}"
+    return successor(state, now, event_id, "join", CONTROLLER, why, arms=arms, proved=[])
 
 
 def supersede(state: Rollout, by: str, now: datetime, event_id: str) -> Rollout:
@@ -214,32 +240,7 @@ def supersede(state: Rollout, by: str, now: datetime, event_id: str) -> Rollout:
     if not can_supersede(state):
         raise RolloutError(f"the rollout of {state.candidate} is {state.status} in {state.stage!r}: {by} waits")
     why = f"{by} is newer, and {state.candidate} has served nobody yet"
-    return _next(state, now, event_id, "supersede", CONTROLLER, why, status="superseded", weight_bp=0, mirror_bp=0)
-
-
-def confirm(state: Rollout, now: datetime, event_id: str, why: str) -> Rollout:
-    """The same routing table under a new version, where the topic held another one of the same version."""
-    return _next(state, now, event_id, "confirm", CONTROLLER, why)
-
-
-def refuse(task: str, state: Rollout | None, now: datetime, event_id: str, actor: str, why: str) -> Rollout:
-    """The same routing table with the reason why an instruction was not followed, for the audit log."""
-    if state is not None:
-        return _next(state, now, event_id, "refuse", actor, why)
-    return Rollout(
-        id=event_id,
-        at=now,
-        task=task,
-        rollout_id=event_id,
-        version=1,
-        status="idle",
-        stage="",
-        stage_started_at=now,
-        stable=BASE,
-        action="refuse",
-        actor=actor,
-        reason=why,
-    )
+    return successor(state, now, event_id, "supersede", CONTROLLER, why, status="superseded", weight_bp=0, mirror_bp=0)
 
 
 def _advanced(
@@ -258,7 +259,7 @@ def _advanced(
     stage = policy.stages[names.index(state.stage) + 1]
     # a shadow stage compares other things (nobody saw the answers), so nothing of it counts for users
     carries = stage.evidence == "carry" and state.weight_bp > 0
-    return _next(
+    return successor(
         state,
         now,
         event_id,
@@ -284,20 +285,4 @@ def _promoted(state: Rollout, now: datetime, event_id: str, actor: str, why: str
     if state.candidate is None:
         raise RolloutError(f"the rollout of {state.task!r} has no candidate to promote")
     routing: dict[str, Any] = {"stable": state.candidate, "previous": state.stable, "weight_bp": 0, "mirror_bp": 0}
-    return _next(state, now, event_id, "promote", actor, why, gates, status="promoted", **routing)
-
-
-def _next(
-    state: Rollout,
-    now: datetime,
-    event_id: str,
-    action: RolloutAction,
-    actor: str,
-    why: str,
-    gates: list[GateResult] | None = None,
-    **changes: Any,
-) -> Rollout:
-    """The state's successor: one version up, with who did what and why."""
-    audit = {"id": event_id, "at": now, "action": action, "actor": actor, "reason": why, "gates": gates or []}
-    held = state.paused_by if action in ("refuse", "confirm") else None
-    return state.model_copy(update=audit | {"version": state.version + 1, "paused_by": held} | changes)
+    return successor(state, now, event_id, "promote", actor, why, gates, status="promoted", **routing)

@@ -16,8 +16,8 @@ from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Rollout
 
 BUCKETS = 10_000
-_MIRROR = "/mirror"
-"""Salts the mirror's buckets apart, so that who is mirrored says nothing of who is served what."""
+_MIRROR, _ARM = "/mirror", "/arm"
+"""Salts of their own: who is mirrored, and to which candidate, says nothing of who is served what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,19 @@ def choose(table: Rollout | None, *, key: str, inference_id: str, pinned: str | 
     if bucket(table.salt, key) < table.weight_bp:
         return Route(_chain(Leg(table.candidate, "canary"), stable), table.rollout_id)
     mirrored = bucket(table.salt + _MIRROR, inference_id) < table.mirror_bp
-    return Route(_chain(Leg(stable, "stable")), table.rollout_id, table.candidate if mirrored else None)
+    return Route(_chain(Leg(stable, "stable")), table.rollout_id, _copied_to(table, inference_id) if mirrored else None)
+
+
+def _copied_to(table: Rollout, inference_id: str) -> str | None:
+    """The candidate that gets this copy: one of several by their shares, while they are compared."""
+    if not table.arms:
+        return table.candidate
+    drawn = bucket(table.salt + _ARM, inference_id)
+    for adapter, share in sorted(table.arms.items()):
+        if drawn < share:
+            return adapter
+        drawn -= share
+    return None
 
 
 @lru_cache(1024)

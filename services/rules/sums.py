@@ -60,3 +60,13 @@ def too_few(gate: Gate, stable: Arm, candidate: Arm, users: int | None) -> str |
     if users is not None and users < gate.min_users:
         return f"waiting for users: {users} of {gate.min_users} in the smaller arm"
     return None
+
+
+def unit_variance(sample: Sample, bounded: bool, signed: bool = False) -> float:
+    """Variance of one observation, never 0: smoothed for shares, plain for dollars and characters."""
+    if bounded and not signed:
+        return sample.variance
+    plain = sample.squares / sample.n - sample.mean**2
+    if bounded:
+        return max((sample.squares + 0.5) / (sample.n + 1) - (sample.total / (sample.n + 1)) ** 2, plain)
+    return max(plain * sample.n / max(sample.n - 1, 1), 1e-12 * max(sample.mean**2, 1e-12))

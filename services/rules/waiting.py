@@ -18,24 +18,30 @@ def can_supersede(state: Rollout) -> bool:
 
 
 def next_candidate(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> Adapter | None:
-    """The newest registered adapter that waits for a rollout, or None.
+    """The newest registered adapter that waits for a rollout, or None; see `queue`."""
+    return next(iter(queue(task, adapters, state)), None)
+
+
+def queue(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> list[Adapter]:
+    """Every registered adapter that waits for a rollout, the newest first.
 
     Only an adapter numbered above all that the routing table names, and registered after its
     rollout began, waits: what was aborted, superseded or undone never comes back by itself, nor does another
     adapter of a dataset version whose adapter was aborted.
     """
     blocked = state.blocked if state else []
-    waiting = [one for one in adapters if one.task == task and one.status == "registered" and one.answers]
-    newest = max(
-        (one for one in waiting if one.dataset not in blocked), key=lambda adapter: number(adapter.name), default=None
-    )
-    if newest is None or state is None or _never_rolled_out(state):
+    waiting = [
+        one
+        for one in adapters
+        if one.task == task and one.status == "registered" and one.answers and one.dataset not in blocked
+    ]
+    newest = sorted(waiting, key=lambda adapter: number(adapter.name), reverse=True)
+    if state is None or _never_rolled_out(state):
         return newest
-    named = (state.stable, state.candidate, state.previous)
-    above = number(newest.name) > max(number(name) for name in named if name)
+    named = (state.stable, state.candidate, state.previous, *state.arms)
+    above = max(number(name) for name in named if name)
     began_ms = uuid.UUID(state.rollout_id).int >> 80  # a UUIDv7 begins with its time
-    later = newest.at.timestamp() * 1000 >= began_ms
-    return newest if above and later else None
+    return [one for one in newest if number(one.name) > above and one.at.timestamp() * 1000 >= began_ms]
 
 
 def number(name: str) -> int:

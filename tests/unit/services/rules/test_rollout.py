@@ -18,14 +18,13 @@ from ratchet.services.rules.rollout import (
     abort,
     apply,
     begin,
-    confirm,
     pause,
     promote,
-    refuse,
     resume,
     supersede,
     undo,
 )
+from ratchet.services.rules.tables import confirm, refuse
 from ratchet.services.rules.waiting import next_candidate
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
