@@ -40,7 +40,7 @@ def chosen(rates: list[float], seed: int, policy: BestArmPolicy = POLICY, most: 
 
 
 def test_a_choice_is_rarely_wrong() -> None:
-    """A look after every 20 copies, one arm six points better: any other is beyond the margin, and is chosen in 5% at most."""
+    """A look after every 20 copies, one arm six points better (the margin is five): another is chosen in 5% at most."""
     ends = [chosen([0.72, 0.78, 0.72], seed)[0] for seed in range(120)]
     assert sum(end is not None for end in ends) >= 100
     assert sum(end not in (None, NAMES[1]) for end in ends) <= 0.05 * len(ends)
