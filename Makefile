@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-train install clean error-rates training-references
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-train bench-edge install clean error-rates training-references
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -44,6 +44,9 @@ bench-drift: $(VENV)/.installed ## the drift report over 10 million inferences b
 
 bench-train: $(VENV)/.installed ## DPO on SmolLM2-135M beside a plain TRL script; the last line is JSON
 	$(PY) tests/benchmarks/bench_train.py $(BENCH)
+
+bench-edge: $(VENV)/.installed $(VENV)/.nginx ## flips of a real nginx under load: decision to last request; the last line is JSON
+	$(PY) tests/benchmarks/bench_edge.py $(BENCH)
 
 install: $(VENV)/.installed
 
