@@ -126,7 +126,7 @@ class Gateway(Event):
 
     schema_: Literal["gateway.v1"] = Field("gateway.v1", alias="schema")
     gateway: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] = Field(
-        description="the process: host, port and a number of its own"
+        description="the process: host, port and a number of its own; of somebody's own edge, edge:<host>:<name>"
     )
     state: Literal["up", "left"] = "up"
     tables: dict[TaskName, Annotated[int, Field(ge=1)]] = Field(

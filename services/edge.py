@@ -9,7 +9,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -27,8 +28,15 @@ _COMMAND_S = 60.0
 _CONFIRM_S = 10.0
 _SETTLED_S = 0.3
 """nginx's master tells its old workers to leave 0.1 s after the new ones began: until then both take requests."""
-Text = tuple[int, str]
-"""A routing table's version (0: none) and the file that it makes."""
+
+
+@dataclass(frozen=True)
+class EdgeText:
+    """A routing table's version (0: none), the file that it makes, and the adapters that it sends requests to."""
+
+    version: int
+    content: str
+    adapters: frozenset[str] = frozenset()
 
 
 class EdgeFile:
@@ -51,18 +59,17 @@ class EdgeFile:
         self._reload = list(reload)
         self._confirm = confirm
 
-    def put(self, text: Text) -> None:
+    def put(self, text: EdgeText) -> None:
         """Bring one table into force.
 
         Raises:
             EdgeRefused: the check says no and the old file stays, or the reload failed, or the edge does not confirm.
         """
-        version, content = text
-        if not (self._path.is_file() and self._path.read_text(encoding="utf-8") == content):
-            self._replace(content)
+        if not (self._path.is_file() and self._path.read_text(encoding="utf-8") == text.content):
+            self._replace(text.content)
         _run(self._reload)
         if self._confirm:
-            _await(self._confirm, str(version))
+            _await(self._confirm, str(text.version))
 
     def _replace(self, content: str) -> None:
         try:
@@ -120,11 +127,57 @@ def edge_id(name: str) -> str:
     return f"edge:{socket.gethostname()}:{name}"
 
 
+class Presence:
+    """What an edge can say of itself: the table in force, and to which adapters a request may still be under way.
+
+    It counts no requests. So each adapter of the table has one in flight for all that is known, and one that left the
+    table has until the longest answer has ended: nothing is unloaded under a request that nobody counted.
+    """
+
+    def __init__(self, edge: str, task: str, longest_s: float) -> None:
+        """Say nothing yet.
+
+        Args:
+            edge: the edge's name, see `edge_id`.
+            task: the task's name.
+            longest_s: seconds within which every answer has ended.
+        """
+        self._edge = edge
+        self._task = task
+        self._longest = timedelta(seconds=longest_s)
+        self._text: EdgeText | None = None
+        self._since: datetime | None = None
+        self._left: dict[str, datetime] = {}
+
+    def takes_effect(self, text: EdgeText, at: datetime) -> None:
+        """Note that a table is in force since ``at``."""
+        if self._text is not None:
+            self._left |= dict.fromkeys(self._text.adapters, at)
+        self._left = {name: when for name, when in self._left.items() if name not in text.adapters}
+        self._text, self._since = text, at
+
+    def word(self, event_id: str, at: datetime) -> Gateway | None:
+        """The acknowledgement; None while it is not known what the edge routes by."""
+        if self._text is None:
+            return None
+        here = dict.fromkeys(self._text.adapters, at)
+        busy = [*here, *(name for name, when in self._left.items() if at < when + self._longest)]
+        known = self._text.version > 0
+        return Gateway(
+            id=event_id,
+            at=at,
+            gateway=self._edge,
+            tables={self._task: self._text.version} if known else {},
+            since={self._task: self._since} if known and self._since else {},
+            in_flight=dict.fromkeys(busy, 1),
+            last_request=self._left | here,
+        )
+
+
 def follow(
-    edge: str,
-    task: str,
+    presence: Presence,
     file: EdgeFile,
-    text: Callable[[], Text],
+    text: Callable[[], EdgeText],
     publisher: Publisher,
     wake: threading.Event,
     stop: threading.Event,
@@ -135,20 +188,19 @@ def follow(
     """Keep the edge on the task's table until ``stop`` is set, and acknowledge what is in force.
 
     What the edge refuses is tried again every `SAY_S` seconds; meanwhile the acknowledged version is the old one.
+    When it ends it only falls silent: the edge goes on by the last table, and nobody follows.
 
     Args:
-        edge: the edge's name in acknowledgements.
-        task: the task's name.
+        presence: what is acknowledged.
         file: the edge's file.
-        text: the newest table's version and file.
+        text: makes the file of the newest table.
         publisher: takes the acknowledgements (``gateway.v1``).
         wake: set when there may be a newer table, and with ``stop``.
         stop: ends it.
         now: the wall clock.
         new_id: makes UUIDv7 ids.
     """
-    in_force: Text | None = None
-    since = now()
+    in_force: EdgeText | None = None
     refused = ""
     while not stop.is_set():
         wake.clear()
@@ -156,28 +208,13 @@ def follow(
             wanted = text()
             if wanted != in_force:
                 file.put(wanted)
-                since = now()
-                log.info("%s: table %d is in force", task, wanted[0])
+                presence.takes_effect(wanted, now())
+                log.info("table %d is in force", wanted.version)
                 in_force, refused = wanted, ""
         except RatchetError as error:
             if str(error) != refused:
                 refused = str(error)
-                log.error("%s: still on table %s: %s", task, in_force[0] if in_force else "of before", error)
-        _acknowledge(publisher, edge, task, in_force, since, new_id(), now())
+                log.error("still on table %s: %s", in_force.version if in_force else "of before", error)
+        if (word := presence.word(new_id(), now())) is not None:
+            publisher.publish(word)
         wake.wait(SAY_S)
-    publisher.publish(Gateway(id=new_id(), at=now(), gateway=edge, state="left"))
-
-
-def _acknowledge(
-    publisher: Publisher, edge: str, task: str, in_force: Text | None, since: datetime, event_id: str, at: datetime
-) -> None:
-    known = in_force is not None and in_force[0] > 0
-    publisher.publish(
-        Gateway(
-            id=event_id,
-            at=at,
-            gateway=edge,
-            tables={task: in_force[0]} if in_force and known else {},
-            since={task: since} if known else {},
-        )
-    )

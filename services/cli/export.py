@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ratchet.infra.settings import Settings
-    from ratchet.services.edge import EdgeFile, Text
+    from ratchet.services.edge import EdgeFile, EdgeText
     from ratchet.services.gateway.manifests import Manifests
     from ratchet.services.gateway.routes import RoutingTables
 
@@ -50,6 +50,9 @@ def export(
     confirm: Annotated[
         str | None, typer.Option("--confirm", help="URL of the edge that answers with header x-ratchet-table")
     ] = None,
+    longest: Annotated[
+        float, typer.Option("--longest", min=0, help="seconds within which every answer ends: the edge counts none")
+    ] = 600.0,
     name: Annotated[
         str | None, typer.Option("--name", help="in acknowledgements, edge:<host>:<name>; none: task")
     ] = None,
@@ -93,7 +96,8 @@ def export(
             log.debug("still reading the routing tables at %s", settings.kafka)
         publisher = wiring.publisher(settings, "ratchet-edge")
         try:
-            edge.follow(edge.edge_id(name or task), task, file, text, publisher, wake, stop, now=now, new_id=new_id)
+            presence = edge.Presence(edge.edge_id(name or task), task, longest)
+            edge.follow(presence, file, text, publisher, wake, stop, now=now, new_id=new_id)
         finally:
             publisher.close()
     finally:
@@ -101,9 +105,12 @@ def export(
             tail.close()
 
 
-def _text(s: Settings, task: str, format: Format, routes: RoutingTables, manifests: Manifests) -> Callable[[], Text]:
+def _text(
+    s: Settings, task: str, format: Format, routes: RoutingTables, manifests: Manifests
+) -> Callable[[], EdgeText]:
     """Make the function that writes the file for the newest table."""
     from ratchet.services import wiring
+    from ratchet.services.edge import EdgeText
     from ratchet.services.gateway.pools import base_of
     from ratchet.services.rules.edge import edge_routing
     from ratchet.services.rules.edge_files import http_route, nginx
@@ -114,16 +121,17 @@ def _text(s: Settings, task: str, format: Format, routes: RoutingTables, manifes
         adapters = routes.adapters | {adapter}
         return placement.of(adapters, {name: base(name) for name in adapters})[adapter]
 
-    def text() -> Text:
+    def text() -> EdgeText:
         routing = edge_routing(task, routes.get(task), policy, replicas)
-        return routing.version, (nginx if format is Format.nginx else http_route)(routing, policy)
+        adapters = frozenset(arm.adapter for arm in (routing.stable, routing.candidate) if arm)
+        return EdgeText(routing.version, (nginx if format is Format.nginx else http_route)(routing, policy), adapters)
 
     return text
 
 
-def _write(text: Text, file: EdgeFile | None) -> None:
+def _write(text: EdgeText, file: EdgeFile | None) -> None:
     if file is None:
-        typer.echo(text[1], nl=False)
+        typer.echo(text.content, nl=False)
     else:
         file.put(text)
 
