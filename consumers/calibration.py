@@ -115,7 +115,7 @@ def in_force(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> 
         StoreError: ClickHouse refused or is away.
     """
     prefix = f"{policy.judge.combine}:" if len(policy.judge.judges) > 1 else ""
-    found = store.query("judge_in_force", task=task, rubric=policy.judge.rubric, prefix=prefix)
+    found = store.query("judge_in_force", task=task, kind="pointwise", rubric=policy.judge.rubric, prefix=prefix)
     if not found:
         return InForce("", "", None, standing(None, policy.judge, now))
     of = found[0]["judge"], policy.judge.rubric, found[0]["rubric_hash"]
@@ -123,6 +123,27 @@ def in_force(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> 
         (one for one in measured(store, task, policy, now) if (one.judge, one.rubric, one.rubric_hash) == of), None
     )
     return InForce(of[0], of[2], own, standing(own, policy.judge, now))
+
+
+def comparing(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> InForce:
+    """The judge whose comparisons of two answers count on a task now.
+
+    People label answers, not comparisons: its word decides where it is also the judge that those labels bear out.
+
+    Raises:
+        StoreError: ClickHouse refused or is away.
+    """
+    pairwise = policy.pairwise
+    prefix = f"{pairwise.combine}:" if len(pairwise.judges) > 1 else ""
+    found = store.query("judge_in_force", task=task, kind="pairwise", rubric=pairwise.rubric, prefix=prefix)
+    if not found:
+        return InForce("", "", None, standing(None, policy.judge, now))
+    name, rubric_hash = found[0]["judge"], found[0]["rubric_hash"]
+    labelled = in_force(store, task, policy, now)
+    if labelled.judge not in ("", name):
+        not_it = Standing(False, f"{name} is not the judge that people's labels are about")
+        return InForce(name, rubric_hash, None, not_it)
+    return InForce(name, rubric_hash, labelled.calibration, labelled.standing)
 
 
 def scored(

@@ -1,51 +1,87 @@
--- What did users say of one arm's answers ('stable' or 'canary'): thumbs or outcomes, the last word each?
--- Feedback on a whole conversation counts once, for the arm's last answer in it: never for a call that
--- failed, since what the user then saw was a fallback's.
+-- What did users say of both arms' answers, by stage and clustered by user (as rollout_calls.sql): thumbs or outcomes?
+-- The last word on an answer counts, in the answer's own stage, however late it comes. A word on a whole conversation
+-- is about the last answer in it before the word, whoever gave that: a fallback's or a pinned one's is nobody's.
 -- failures_count: a call without an answer counts as 0, whether or not somebody said so.
 WITH
-    calls AS
+    words AS
     (
         SELECT
-            id,
-            conversation_id,
-            status IN ('error', 'timeout') AS failed,
-            conversation_id != '' AND NOT failed
-                AND row_number() OVER (PARTITION BY conversation_id, failed ORDER BY at DESC, id DESC) = 1
-                AS last_of_conversation
-        FROM ratchet.inferences
-        WHERE stage = {arm:String} AND status != 'cancelled'
-          AND task = {task:String} AND rollout_id = {rollout_id:UUID}
-          AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
+            inference_id,
+            if(inference_id IS NULL, conversation_id, '') AS talk,
+            argMax(assumeNotNull(number), (at, id)) AS value,
+            max(at) AS said_at
+        FROM ratchet.feedback_log
+        WHERE task = {task:String} AND kind = {kind:String} AND number IS NOT NULL
+          AND at >= arrayMin({since:Array(DateTime64(6, 'UTC'))})
+        GROUP BY inference_id, talk
     ),
-    on_call AS
+    on_talks AS
     (
-        SELECT assumeNotNull(inference_id) AS call_id, argMax(assumeNotNull(number), at) AS value, 1 AS given
-        FROM ratchet.feedback
-        WHERE task = {task:String} AND kind = {kind:String} AND number IS NOT NULL AND inference_id IS NOT NULL
-          AND at >= {since:DateTime64(6, 'UTC')}
-        GROUP BY call_id
+        SELECT argMax(answers.id, (answers.at, answers.id)) AS call, any(words.value) AS value
+        FROM
+        (
+            SELECT id, at, conversation_id
+            FROM ratchet.inferences_log
+            WHERE task = {task:String} AND status = 'ok' AND conversation_id != ''
+              AND at >= arrayMin({since:Array(DateTime64(6, 'UTC'))})
+              AND conversation_id IN (SELECT talk FROM words WHERE inference_id IS NULL)
+        ) AS answers
+        INNER JOIN (SELECT talk, value, said_at FROM words WHERE inference_id IS NULL) AS words
+            ON answers.conversation_id = words.talk
+        WHERE answers.at <= words.said_at
+        GROUP BY words.talk
     ),
-    on_conversation AS
+    said AS
     (
-        SELECT conversation_id AS talk_id, argMax(assumeNotNull(number), at) AS value, 1 AS given
-        FROM ratchet.feedback
-        WHERE task = {task:String} AND kind = {kind:String} AND number IS NOT NULL AND inference_id IS NULL
-          AND at >= {since:DateTime64(6, 'UTC')}
-        GROUP BY talk_id
+        SELECT call, argMax(value, own) AS value, 1 AS given
+        FROM
+        (
+            SELECT assumeNotNull(inference_id) AS call, value, 1 AS own FROM words WHERE inference_id IS NOT NULL
+            UNION ALL
+            SELECT call, value, 0 AS own FROM on_talks
+        )
+        GROUP BY call
     ),
-    seen AS
+    by_user AS
     (
         SELECT
-            multiIf(
-                failed AND {failures_count:Bool}, 0.,
-                on_call.given = 1, on_call.value,
-                on_conversation.value
-            ) AS x
-        FROM calls
-        LEFT JOIN on_call ON calls.id = on_call.call_id
-        LEFT JOIN on_conversation ON calls.conversation_id = on_conversation.talk_id
-        WHERE on_call.given = 1
-           OR (on_conversation.given = 1 AND last_of_conversation)
-           OR (failed AND {failures_count:Bool})
+            stage_and_arm,
+            sticky,
+            toFloat64(count()) AS n,
+            sum(if(failed AND {failures_count:Bool}, 0., said.value)) AS y,
+            sum(if(failed AND {failures_count:Bool}, 0., said.value * said.value)) AS y2
+        FROM
+        (
+            SELECT
+                id,
+                toUInt32(2 * arrayFirstIndex(
+                    (begin, end) -> at >= begin AND at < end,
+                    {since:Array(DateTime64(6, 'UTC'))}, {until:Array(DateTime64(6, 'UTC'))}
+                ) + (stage = 'canary')) AS stage_and_arm,
+                sticky,
+                status IN ('error', 'timeout') AS failed
+            FROM ratchet.inferences_log FINAL
+            WHERE task = {task:String} AND rollout_id = {rollout_id:UUID}
+              AND stage IN ('stable', 'canary') AND status != 'cancelled'
+              AND at >= arrayMin({since:Array(DateTime64(6, 'UTC'))})
+              AND at < arrayMax({until:Array(DateTime64(6, 'UTC'))})
+              AND (id IN (SELECT call FROM said) OR ({failures_count:Bool} AND status IN ('error', 'timeout')))
+        ) AS calls
+        LEFT JOIN said ON calls.id = said.call
+        WHERE stage_and_arm > 1
+        GROUP BY stage_and_arm, sticky
     )
-SELECT count() AS n, sum(x) AS total, sum(x * x) AS squares FROM seen
+SELECT
+    intDiv(stage_and_arm, 2) AS stage_number,
+    stage_and_arm % 2 AS candidate,
+    count() AS users,
+    sum(n) AS rows,
+    sum(n) AS weights,
+    sum(y) AS total,
+    sum(y2) AS squares,
+    sum(y * y) AS yy,
+    sum(y * n) AS yn,
+    sum(n * n) AS nn,
+    0 AS abstained
+FROM by_user
+GROUP BY stage_and_arm
