@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-train bench-edge install clean error-rates training-references
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-observe bench-train bench-edge install clean error-rates training-references
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -41,6 +41,9 @@ bench-ingest: $(VENV)/.installed ## ingest beside the bare loop, on the embedded
 
 bench-drift: $(VENV)/.installed ## the drift report over 10 million inferences beside Evidently; the last line is JSON
 	$(PY) tests/benchmarks/bench_drift.py $(BENCH)
+
+bench-observe: $(VENV)/.installed ## one look of the rollout controller at a million inferences; the last line is JSON
+	$(PY) tests/benchmarks/bench_observe.py $(BENCH)
 
 bench-train: $(VENV)/.installed ## DPO on SmolLM2-135M beside a plain TRL script; the last line is JSON
 	$(PY) tests/benchmarks/bench_train.py $(BENCH)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ratchet.consumers.calibration import correct, in_force, measured, scored
+from ratchet.consumers.calibration import comparing, correct, in_force, measured, scored
 from ratchet.consumers.rules.standing import Labelled, calibrate, expiry, tally
 from ratchet.infra.clickhouse.client import Store, connect
 from ratchet.infra.clickhouse.migrate import migrate
@@ -215,6 +215,29 @@ def test_a_panels_word_is_the_one_in_force(store: Store) -> None:
     task.write()
     reworded = in_force(store, task.name, policy, NOW)
     assert (reworded.rubric_hash, reworded.standing.trusted) == ("1" * 16, False)
+
+
+def test_comparisons_count_by_the_judge_that_labels_are_about(store: Store) -> None:
+    """A word on pairs is trusted where the same judge's scores stood up to people's labels, and nobody else's is."""
+    task = Task(store)
+    assert comparing(store, task.name, POLICY, NOW).judge == ""
+    pair: dict[str, Any] = {"kind": "pairwise", "target": "shadow", "rubric": "pairwise.v1"}
+    task.judged(task.id(), 0.5, **pair, at=NOW - timedelta(minutes=1))
+    task.judged(task.id(), 0.5, **pair | {"rubric": "pairwise.v1/candidate-first"}, judge="x")
+    task.write()
+    assert not comparing(store, task.name, POLICY, NOW).standing.trusted  # nobody labelled anything
+    for number in range(120):
+        target, good = task.id(), number % 2 == 0
+        task.judged(target, 0.9 if good else 0.1)
+        task.said(target, "thumb", good)
+    task.write()
+    found = comparing(store, task.name, POLICY, NOW)
+    assert (found.judge, found.rubric_hash, found.standing.trusted) == ("j", "0" * 16, True)
+    task.judged(task.id(), 0.5, **pair, judge="k")
+    task.write()
+    other = comparing(store, task.name, POLICY, NOW)
+    assert (other.judge, other.standing.trusted) == ("k", False)
+    assert other.standing.reason == "k is not the judge that people's labels are about"
 
 
 def test_a_files_labels_count_once_they_are_kept(store: Store, clickhouse: str, tmp_path: Path) -> None:

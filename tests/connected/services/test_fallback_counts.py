@@ -24,7 +24,7 @@ from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
 from ratchet.services.controller.observe import observe
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables
-from ratchet.services.rules.evidence import Means, Sample
+from ratchet.services.rules.evidence import Means
 from ratchet.services.rules.rollout import begin
 
 pytestmark = pytest.mark.connected
@@ -132,10 +132,16 @@ def test_a_fallback_counts_against_the_candidate_and_for_nobody(traffic: Any, ga
     evidence = observe(traffic.store, state, task, traffic.start + timedelta(seconds=60))
     told = {metric: found.strata[0] for metric, found in evidence.by_gate.items() if found}
     seen = {metric: stratum for metric, stratum in told.items() if isinstance(stratum, Means)}
-    assert seen["error_rate"].candidate == Sample.proportion(CALLS, CALLS)
-    assert seen["completion"].candidate == Sample.proportion(CALLS, 0)
-    assert seen["satisfaction"].candidate == Sample.proportion(0, 0)
+    figures = {
+        (metric, arm): (sample.n, sample.total) if sample else (0, 0)
+        for metric, found in seen.items()
+        for arm, sample in (("stable", found.stable), ("candidate", found.candidate))
+    }
+    assert figures["error_rate", "candidate"] == (CALLS, CALLS)
+    assert figures["completion", "candidate"] == (CALLS, 0)
+    assert figures["satisfaction", "candidate"] == (0, 0)
     stable = [event for event in gateway[1].events if isinstance(event, Inference) and event.stage == "stable"]
-    assert seen["error_rate"].stable == Sample.proportion(len(stable), 0)
+    assert figures["error_rate", "stable"] == (len(stable), 0)
     if completion == "ticket":
-        assert seen["completion"].stable is None, "no score of an answer in stable's own arm"
+        assert figures["completion", "stable"] == (0, 0), "no score of an answer in stable's own arm"
+    assert (evidence.requests, evidence.split and evidence.split.candidate) == (CALLS, 0), "keys count from 5 s on"
