@@ -23,8 +23,8 @@ class HookSettings(BaseModel):
     url: SecretStr = Field(description="http(s)://[user:password@]host[:port][/path]")
     when: Literal["before", "after", "both"] = "both"
     actions: Annotated[list[RolloutAction], Field(min_length=1)] = Field(
-        default_factory=lambda: [action for action in get_args(RolloutAction) if action != "prove"],
-        description="without it all but prove",
+        default_factory=lambda: [action for action in get_args(RolloutAction) if action not in ("prove", "allocate")],
+        description="without it all but prove and allocate",
     )
     tasks: list[TaskName] = Field([], description="empty: all")
     on_error: Literal["allow", "veto"] = Field(

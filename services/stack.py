@@ -60,6 +60,8 @@ class Stack:
             raise StartError("no task is declared: write [tasks.<name>] in ratchet.toml (examples/support shows one)")
         if port_taken(s.gateway_host, s.gateway_port):
             raise StartError(f"gateway_port {s.gateway_port} is taken; set another (RATCHET_GATEWAY_PORT)")
+        if port_taken(s.api_host, s.api_port):
+            raise StartError(f"api_port {s.api_port} is taken; set another (RATCHET_API_PORT)")
         make_home(s.home)
         # vLLM takes longest, so it starts first and is waited for last
         if not s.vllm_urls:
@@ -75,6 +77,7 @@ class Stack:
             ("consumers", ["consume", "checks", "judge", "pairs", "drift"]),
             ("alerts", ["consume", "alerts"]),
             ("controller", ["control"]),
+            ("api", ["api"]),
             ("train-worker", ["train-worker"]),
             *([("tracking", ["consume", "tracking"])] if s.tracking else []),
         ):

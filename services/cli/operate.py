@@ -34,6 +34,11 @@ def gateway() -> None:
     processes.run_gateway(wiring.settings())
 
 
+def api() -> None:
+    """Serve the operators' HTTP API: where rollouts stand, why, and a person's word in them."""
+    processes.run_api(wiring.settings())
+
+
 def consume(
     names: Annotated[
         list[str] | None,
@@ -144,6 +149,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     demo,
     up,
     gateway,
+    api,
     consume,
     control,
     train_worker,

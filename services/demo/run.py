@@ -74,6 +74,7 @@ def _prepare(home: Path, base: Settings, seed: int, say: Say) -> list[tickets.Co
         f"home = {json.dumps(str(home))}",
         f"base_model_path = {json.dumps(str(model))}",
         f"gateway_port = {free_port()}",
+        f"api_port = {free_port()}",
         (here / "ratchet.toml").read_text(encoding="utf-8"),
         "[embedded]",
         *(f"{name} = {port}" for name, port in ports.items()),

@@ -147,7 +147,7 @@ def create_app(
         metrics,
         origins,
         Readiness({**(needed or {}), "model server": servers.healthy}, wanted or {}, silences or {}, metrics),
-        Door(keys, metrics, monotonic, options.keys_poll_s),
+        Door(keys, metrics.keys_stale.set, monotonic, options.keys_poll_s),
         presence,
         new_id=new_id,
         max_body_bytes=options.max_body_bytes,

@@ -1,4 +1,4 @@
-"""The gateway's door: every request but the health checks passes it before its body is read."""
+"""The door of the gateway and of the API: every request but the health checks passes it before its body is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from ratchet.infra.keys import Keyring
 from ratchet.schemas.keys import Key, KeyScope
 from ratchet.services.gateway.errors import Refused
-from ratchet.services.gateway.metrics import Metrics
 from ratchet.services.rules.admission import ANYONE, Bucket, Caller, Denial, identify, take
 
 
@@ -19,17 +18,19 @@ class Door:
     Each key's limit is counted in this process: several gateways admit it that many times.
     """
 
-    def __init__(self, ring: Keyring | None, metrics: Metrics, monotonic: Callable[[], float], poll_s: float) -> None:
+    def __init__(
+        self, ring: Keyring | None, stale: Callable[[bool], object], monotonic: Callable[[], float], poll_s: float
+    ) -> None:
         """Take the parts.
 
         Args:
             ring: the keys; None: this gateway knows none.
-            metrics: told whether the key file can be read.
+            stale: told at each look whether the key file could not be read.
             monotonic: the clock of the limits, seconds that only grow.
             poll_s: seconds between looks at the key file.
         """
         self._ring = ring
-        self._metrics = metrics
+        self._stale = stale
         self._monotonic = monotonic
         self._poll_s = poll_s
         self._buckets: dict[str, Bucket] = {}
@@ -50,7 +51,7 @@ class Door:
             raise Refused(found.status, found.message, code=found.code, headers=extra)
         if found.requests_per_minute is not None:
             self._count(found, found.requests_per_minute)
-        return Caller(found.tenant, bound=True)
+        return Caller(found.tenant, bound=True, name=found.name)
 
     def _count(self, key: Key, per_minute: int) -> None:
         self._buckets[key.id], wait_s = take(self._buckets.get(key.id), per_minute, self._monotonic())
@@ -68,4 +69,4 @@ class Door:
         while self._ring is not None:
             await asyncio.sleep(self._poll_s)
             await asyncio.to_thread(self._ring.refresh)
-            self._metrics.keys_stale.set(self._ring.problem is not None)
+            self._stale(self._ring.problem is not None)

@@ -115,21 +115,25 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
+def listen(
+    host: str, port: int, *, keyed: bool, part: str = "gateway", scopes: str = "--scope infer --scope feedback"
+) -> socket.socket:
     """Bind the address before anything else starts, so that a taken one is one sentence.
 
     Args:
         host: the address.
         port: the port.
-        keyed: whether a key was ever created; until then only this machine may reach the gateway.
+        keyed: whether a key was ever created; until then only this machine may reach the part.
+        part: who listens, for messages.
+        scopes: what its first key needs, likewise.
 
     Raises:
         StartError: not a loopback address without a key, or the address cannot be bound.
     """
     if not keyed and not _is_loopback(host):
         raise StartError(
-            f"gateway: {host} can be reached from other machines and there are no keys yet; make one with"
-            " `ratchet keys create --name app --scope infer --scope feedback`, or listen on 127.0.0.1"
+            f"{part}: {host} can be reached from other machines and there are no keys yet; make one with"
+            f" `ratchet keys create --name app {scopes}`, or listen on 127.0.0.1"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -139,7 +143,7 @@ def listen(host: str, port: int, *, keyed: bool) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartError(f"gateway: cannot listen on {host} port {port}: {error.strerror or error}") from None
+        raise StartError(f"{part}: cannot listen on {host} port {port}: {error.strerror or error}") from None
     return listener
 
 

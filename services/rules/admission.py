@@ -22,6 +22,8 @@ class Caller(NamedTuple):
     tenant: str
     bound: bool
     """Whether the tenant is a key's, so that nothing may be said in another's name."""
+    name: str = ""
+    """The key's, for people."""
 
 
 ANYONE = Caller(DEFAULT_TENANT, bound=False)

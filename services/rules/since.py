@@ -1,11 +1,11 @@
-"""How far back a person wants to look: ``30m``, ``24h``, ``7d``, or a date or time."""
+"""How far back a person wants to look: ``30m``, ``24h``, ``2h ago``, ``7d``, or a date or time."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 
-_SPAN = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
+_SPAN = re.compile(r"([1-9][0-9]{0,5})([mhdw])(?: ago)?")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 ALLOWED = "30m, 24h, 7d, 2w, a date (2026-11-01) or a time with a zone (2026-11-01T12:00:00Z)"
 

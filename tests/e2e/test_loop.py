@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.connected]
 
 CONFIG = """
 gateway_port = {gateway}
+api_port = {api}
 flush_interval_s = 0.3
 control_interval_s = 0.5
 
@@ -56,7 +57,7 @@ class Loop:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("gateway", "kafka", "clickhouse", "vllm")}
+        self.ports = {name: free_port() for name in ("gateway", "api", "kafka", "clickhouse", "vllm")}
         (folder / "ratchet.toml").write_text(CONFIG.format(**self.ports))
         question = {"id": "q", "messages": [{"role": "user", "content": "held out"}]}
         (folder / "heldout.jsonl").write_text(json.dumps(question) + "\n")

@@ -17,6 +17,7 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
         ("30m", timedelta(minutes=30)),
         ("24h", timedelta(days=1)),
         ("2w", timedelta(days=14)),
+        ("2h ago", timedelta(hours=2)),
         ("2026-11-25", timedelta(hours=12)),
         ("2026-11-25T12:30:00+01:00", timedelta(minutes=30)),
     ],
