@@ -38,6 +38,10 @@ class BrokerError(RatchetError):
     """Kafka refused or is away: keep the event and try again."""
 
 
+class NotLeading(RatchetError):
+    """Another process leads: this one follows, and writes nothing."""
+
+
 class StoreError(RatchetError):
     """ClickHouse refused or is away: do not commit, try again."""
 
