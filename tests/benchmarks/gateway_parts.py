@@ -48,16 +48,21 @@ class Upstream(asyncio.Protocol):
         self._transport: Any = transport
         self._held = b""
 
+    def answer(self, head: bytes, body: bytes) -> bytes:
+        """What a request is answered."""
+        return MODELS if head.startswith(b"get ") else ANSWER
+
     def data_received(self, data: bytes) -> None:
         """Answer every request that is whole."""
         self._held += data
         while (end := self._held.find(b"\r\n\r\n")) >= 0:
             head = self._held[:end].lower()
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0]) if b"content-length:" in head else 0
-            if len(self._held) < end + 4 + length:
+            whole = end + 4 + length
+            if len(self._held) < whole:
                 return
-            self._held = self._held[end + 4 + length :]
-            body = MODELS if head.startswith(b"get ") else ANSWER
+            body = self.answer(head, self._held[end + 4 : whole])
+            self._held = self._held[whole:]
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             )
