@@ -118,6 +118,9 @@ class Settings(BaseSettings):
         100, description="bad messages within a minute, and more than half of all, from which ingest stops"
     )
     control_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    unload_after_s: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="an adapter that nothing routes to any more stays in the replicas for so long"
+    )
     spool_max_mb: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
         1024, description="MiB on disk for the gateway's events that Kafka has not confirmed"
     )

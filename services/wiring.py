@@ -244,6 +244,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         new_id=clock.new_id,
         interval_s=s.control_interval_s,
         copies_wait=s.prioritises,
+        unload_after_s=s.unload_after_s,
         hooks=Hooks(s.rollout_hooks, clock.now),
     )
 

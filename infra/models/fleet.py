@@ -48,3 +48,11 @@ class Fleet:
             if url in self._providers:
                 raise ModelError(f"{name}: {address(url)} is a provider, which serves what it trained alone")
         self._vllm.load_adapter(name, path, on)
+
+    def unload_adapter(self, name: str) -> None:
+        """Unload an adapter on every vLLM replica that has it; see `VllmClient.unload_adapter`.
+
+        Raises:
+            ModelError: as there.
+        """
+        self._vllm.unload_adapter(name)

@@ -20,12 +20,14 @@ from ratchet.infra.kafka.publisher import Publisher
 from ratchet.schemas.errors import BrokerError, ModelError, StoreError
 from ratchet.schemas.events import Adapter, Event
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_events import Gateway, Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
+from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.hooks import Hooks
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
+from ratchet.services.controller.unloading import Unloading
 from ratchet.services.rules.deciding import Decision, decide
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
@@ -55,6 +57,7 @@ class Controller:
         new_id: makes event ids.
         interval_s: seconds between two looks.
         copies_wait: mirrored copies wait behind users' requests, so their latency is no evidence.
+        unload_after_s: seconds after which an adapter that nothing routes to any more is unloaded.
         hooks: who is asked before a transition.
     """
 
@@ -71,6 +74,7 @@ class Controller:
         new_id: Callable[[], str],
         interval_s: float,
         copies_wait: bool = False,
+        unload_after_s: float = 600.0,
         hooks: Hooks | None = None,
     ) -> None:
         self.states: dict[str, Rollout] = {}
@@ -79,6 +83,8 @@ class Controller:
         self._replicas, self._placement, self._folder, self._copies_wait = replicas, placement, folder, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
         self._hooks = hooks or Hooks({}, clock)
+        self._flips = Flips(publisher)
+        self._unloading = Unloading(replicas, self._flips, unload_after_s)
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._adapters: dict[str, Adapter] = {}
         self._asked: deque[Operator] = deque()
@@ -89,8 +95,11 @@ class Controller:
         self._said: dict[str, str] = {}
 
     def receive(self, event: Event) -> None:
-        """Take an event of the state topics, in their order, from any thread."""
-        self._inbox.put(event)
+        """Take an event of the state topics, in their order, or a gateway's word, from any thread."""
+        if isinstance(event, Gateway):
+            self._flips.receive(event)
+        else:
+            self._inbox.put(event)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look, and reconcile the replicas, every ``interval_s`` seconds until ``stop`` is set.
@@ -136,6 +145,8 @@ class Controller:
             self._resident[task] = names
             if loaded:
                 log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
+        wanted_now = frozenset().union(*needs.values())
+        await self._unloading.run(wanted_now, list(self.states.values()), self._clock())
 
     def _places(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
         known = self._adapters
@@ -161,6 +172,7 @@ class Controller:
             for task, policy in self._tasks.items():
                 published += await self._judge(task, policy, now)
                 published += await self._start_waiting(task, policy, now)
+            self._flips.look(list(self.states.values()), now)
         except BrokerError as error:
             self._say("Kafka", f"Kafka takes no routing table, trying again: {error}")
         else:
@@ -273,8 +285,9 @@ class Controller:
         if state is None or state.status not in UNDER_WAY:
             self.decisions.pop(task, None)
             return []
+        waiting = self._flips.waiting_for(state, now)
         try:
-            evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait)
+            evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait, waiting)
         except StoreError as error:
             self._say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
             return []

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from ratchet.infra.kafka.tail import Tail
-from ratchet.schemas.topics import ADAPTER, ROLLOUT
+from ratchet.schemas.topics import ADAPTER, GATEWAY, ROLLOUT
 from ratchet.services.controller.controller import Controller
 
 log = logging.getLogger("ratchet.controller")
@@ -16,10 +16,11 @@ SAY_S = 10.0
 async def control(controller: Controller, bootstrap: str, stop: asyncio.Event) -> None:
     """Follow the state topics and run the controller until ``stop`` is set.
 
-    Nothing is decided before both topics were read to their end, however long Kafka takes.
+    Nothing is decided before all of them were read to their end, however long Kafka takes.
     """
-    # adapters first: a routing table names adapters whose paths the registry knows
-    tails = [Tail(bootstrap, topic, controller.receive) for topic in (ADAPTER, ROLLOUT)]
+    # adapters first: a routing table names adapters whose paths the registry knows; gateways last: what they say
+    # is of tables
+    tails = [Tail(bootstrap, topic, controller.receive) for topic in (ADAPTER, ROLLOUT, GATEWAY)]
     try:
         for tail in tails:
             tail.start()

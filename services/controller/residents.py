@@ -24,6 +24,10 @@ class ReplicaAdapters(Protocol):
         """Load an adapter on these replicas where they lack it; ModelError when one refuses or is away."""
         ...
 
+    def unload_adapter(self, name: str) -> None:
+        """Unload an adapter wherever it is loaded; ModelError when a replica refuses or is away."""
+        ...
+
 
 def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter]) -> frozenset[str]:
     """Name the adapters of a task's routing table, and the one whose rollout could begin now."""

@@ -156,8 +156,8 @@ async def test_a_slow_candidate_is_aborted(traffic: Any, replicas: list[Any]) ->
     traffic.mirror(shadow, calls, completed=570, latency_ms=200)
     (table,) = await loop.tick(10)
     assert table.action == "abort"
-    slow = f"latency_p95: 100.0% (98.2% to 100.0%) of the candidate's {N} calls took longer than 164 ms"
-    assert table.reason.startswith(slow)
+    assert table.reason.startswith("latency_p95: 100.0% (")
+    assert f"of the candidate's {N} calls took longer than 164 ms" in table.reason
 
 
 async def test_no_stable_arm_in_the_audit_log_means_no_promotion(traffic: Any, replicas: list[Any]) -> None:
