@@ -14,9 +14,9 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rollout_policy import USERS_ALONE, Metric, Stage
 from ratchet.schemas.rows import instant
-from ratchet.services.controller.observed import Window, paired, unpaired
+from ratchet.services.controller.observed import Window, compared, paired, unpaired
 from ratchet.services.rules.deciding import gates_of, stage_of
-from ratchet.services.rules.evidence import Burst, Split, StageEvidence
+from ratchet.services.rules.evidence import Burst, Paired, Sample, Split, StageEvidence
 
 FULL = 10_000
 SETTLED_S = 5.0
@@ -68,9 +68,10 @@ def observe(
     if stage is None:
         return StageEvidence(waiting_for=tuple(waiting_for))
     hidden = unobservable(stage, policy, copies_wait)
-    asked = [gate for gate in gates_of(policy.rollout, stage) if gate.metric not in hidden]
+    # no gate is asked before one of several candidates is chosen
+    asked = [] if state.arms else [one for one in gates_of(policy.rollout, stage) if one.metric not in hidden]
     present = Window(state.stage_started_at, now + timedelta(seconds=1))
-    calls, split, burst = _arms(store, state, policy, stage, present, now)
+    calls, split, burst = _present(store, state, policy, stage, present, now)
     carried = [Window(span.since, span.until or present.since) for span in state.carried]
     if stage.weight_bp == 0:
         found = {gate.metric: paired(store, state, policy, gate, present, now) for gate in asked}
@@ -85,10 +86,19 @@ def observe(
         burst=burst,
         page=_page(store, state) if policy.rollout.abort_on_page else None,
         waiting_for=tuple(waiting_for),
+        arms={name: _difference(store, state, policy, name, present, now) for name in state.arms},
     )
 
 
-def _arms(
+def _difference(
+    store: Questions, state: Rollout, policy: TaskPolicy, candidate: str, present: Window, now: datetime
+) -> Sample | None:
+    """How one of several candidates differs from stable on the requests that were copied to it."""
+    evidence = compared(store, state, policy, policy.rollout.best_arm.metric, candidate, present, now)
+    return next((one.difference for one in evidence.strata if isinstance(one, Paired)), None) if evidence else None
+
+
+def _present(
     store: Questions, state: Rollout, policy: TaskPolicy, stage: Stage, present: Window, now: datetime
 ) -> tuple[int, Split | None, Burst]:
     """The candidate's calls in this stage, how users were split since it settled, and the last seconds' failures."""
@@ -97,6 +107,7 @@ def _arms(
         "rollout_arms",
         task=state.task,
         rollout_id=state.rollout_id,
+        candidate=state.candidate or "",
         since=instant(present.since),
         until=instant(present.until),
         settled=instant(present.since + timedelta(seconds=SETTLED_S)),

@@ -96,7 +96,7 @@ def unpaired(
         "until": [instant(one.until) for one in stages],
     }
     if gate.metric == "latency_p95":
-        return Evidence(_latency(store, gate, about, paired=False))
+        return Evidence(_latency(store, gate, about | {"candidate": state.candidate, "paired": False}))
     asked = question(store, state.task, gate.metric, policy, now, pairs=False)
     if asked is None:
         return None
@@ -114,14 +114,30 @@ def paired(
     Raises:
         StoreError: ClickHouse refused or is away.
     """
-    about = _about(state) | {"since": instant(stage.since), "until": instant(stage.until)}
     if gate.metric == "latency_p95":
-        return Evidence(
-            _latency(store, gate, about | {name: [about[name]] for name in ("since", "until")}, paired=True)
-        )
-    asked = question(store, state.task, gate.metric, policy, now, pairs=True)
+        about = _about(state) | {"since": [instant(stage.since)], "until": [instant(stage.until)]}
+        return Evidence(_latency(store, gate, about | {"candidate": state.candidate, "paired": True}))
+    return compared(store, state, policy, gate.metric, state.candidate or "", stage, now)
+
+
+def compared(
+    store: Questions,
+    state: Rollout,
+    policy: TaskPolicy,
+    metric: Metric,
+    candidate: str,
+    stage: Window,
+    now: datetime,
+) -> Evidence | None:
+    """The difference of one candidate's copies to stable's answers, in any metric of values.
+
+    Raises:
+        StoreError: ClickHouse refused or is away.
+    """
+    asked = question(store, state.task, metric, policy, now, pairs=True)
     if asked is None:
         return None
+    about = _about(state) | {"since": instant(stage.since), "until": instant(stage.until), "candidate": candidate}
     rows = store.query(asked.name, **about, **asked.params)
     sides = {row["side"]: _sample(row) for row in rows}
     one = Paired(sides.get("difference", _NOTHING), sides.get("stable"), sides.get("candidate"))
@@ -142,14 +158,14 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     return sample(Sums(**{name: row[name] for name in _SUMS}))
 
 
-def _latency(store: Questions, gate: Gate, about: Mapping[str, Any], *, paired: bool) -> tuple[Exceedances, ...]:
+def _latency(store: Questions, gate: Gate, about: Mapping[str, Any]) -> tuple[Exceedances, ...]:
     """A stratum a stage: how the candidate's calls compare with a threshold over that stage's own stable P95."""
     stages = range(1, len(about["since"]) + 1)
-    rows = store.query("rollout_latency", **about, paired=paired)
+    rows = store.query("rollout_latency", **about)
     arms = {(row["stage_number"], bool(row["candidate"])): row for row in rows}
     limits = [threshold(gate, float(row["p95_ms"])) if (row := arms.get((at, False))) else None for at in stages]
     ask = [_NO_THRESHOLD if limit is None else limit for limit in limits]
-    rows = store.query("rollout_slow", **about, paired=paired, threshold_ms=ask)
+    rows = store.query("rollout_slow", **about, threshold_ms=ask)
     slow = {row["stage_number"]: _sample(row) for row in rows}
     return tuple(
         _exceedances(arms.get((at, False)), arms.get((at, True)), limit, slow.get(at, _NOTHING))

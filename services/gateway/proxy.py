@@ -117,6 +117,7 @@ class Proxy:
                     tags=tags,
                 )
                 if call.started:
+                    self._copy(call)
                     await self._break_off(call, str(failure))
                     return 200
                 call.failed.append(leg.adapter)
@@ -126,15 +127,20 @@ class Proxy:
                     self._tell(call, attempt, "cancelled", id=call.id, answer=call.answer, error=why)
                 raise
             else:
-                if call.route.mirror and call.route.rollout_id:
-                    self._mirror.send(call.ask, call.route.mirror, call.id, call.route.rollout_id)
+                self._copy(call)
                 return 200
+        self._copy(call)
         assert last is not None, "a route has at least one leg"
         call.line.complete = True
         message = f"No model answered ({', '.join(call.failed)}): {last}"
         body = error_body(502, message[:1000], code="upstream_failed")
         await send_json(call.send, 502, body, call.headers(call.route.legs[-1]))
         return 502
+
+    def _copy(self, call: Call) -> None:
+        """Mirror a request that was answered or failed: were failed ones left out, only copies would ever fail."""
+        if call.route.mirror and call.route.rollout_id:
+            self._mirror.send(call.ask, call.route.mirror, call.id, call.route.rollout_id)
 
     async def _try(self, call: Call, attempt: Attempt) -> None:
         """Get one leg's answer to the client.

@@ -16,7 +16,7 @@ FROM
     UNION ALL
     SELECT true, false, sticky, at, status, at >= {recently:DateTime64(6, 'UTC')}
     FROM ratchet.shadows_log FINAL
-    WHERE task = {task:String} AND rollout_id = {rollout_id:UUID}
+    WHERE task = {task:String} AND rollout_id = {rollout_id:UUID} AND adapter = {candidate:String}
       AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
 )
 GROUP BY candidate

@@ -21,13 +21,15 @@ FROM
           (
               SELECT inference_id FROM ratchet.shadows_log
               WHERE {paired:Bool} AND task = {task:String} AND rollout_id = {rollout_id:UUID}
+                AND adapter = {candidate:String}
           ),
           stage IN ('stable', 'canary')
       )
     UNION ALL
     SELECT at, true, sticky, latency_ms
     FROM ratchet.shadows_log FINAL
-    WHERE {paired:Bool} AND task = {task:String} AND rollout_id = {rollout_id:UUID} AND status IN ('ok', 'timeout')
+    WHERE {paired:Bool} AND task = {task:String} AND rollout_id = {rollout_id:UUID} AND adapter = {candidate:String}
+      AND status IN ('ok', 'timeout')
       AND at >= arrayMin({since:Array(DateTime64(6, 'UTC'))}) AND at < arrayMax({until:Array(DateTime64(6, 'UTC'))})
 )
 GROUP BY stage_number, candidate

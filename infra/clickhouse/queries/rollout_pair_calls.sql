@@ -13,7 +13,8 @@ WITH
                 NULL
             ) AS new
         FROM ratchet.shadows_log FINAL
-        WHERE task = {task:String} AND rollout_id = {rollout_id:UUID} AND status != 'cancelled'
+        WHERE task = {task:String} AND rollout_id = {rollout_id:UUID} AND adapter = {candidate:String}
+          AND status != 'cancelled'
           AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
     ),
     served AS

@@ -28,7 +28,8 @@ WITH
         (
             SELECT id, sticky
             FROM ratchet.shadows_log FINAL
-            WHERE task = {task:String} AND rollout_id = {rollout_id:UUID} AND status = 'ok'
+            WHERE task = {task:String} AND rollout_id = {rollout_id:UUID} AND adapter = {candidate:String}
+              AND status = 'ok'
               AND at >= {since:DateTime64(6, 'UTC')} AND at < {until:DateTime64(6, 'UTC')}
         ) AS copies
         INNER JOIN said ON copies.id = said.target_id

@@ -22,7 +22,8 @@ WITH
             UNION ALL
             SELECT at, sticky, latency_ms
             FROM ratchet.shadows_log FINAL
-            WHERE {paired:Bool} AND task = {task:String} AND rollout_id = {rollout_id:UUID} AND status IN ('ok', 'timeout')
+            WHERE {paired:Bool} AND task = {task:String} AND rollout_id = {rollout_id:UUID}
+              AND adapter = {candidate:String} AND status IN ('ok', 'timeout')
               AND at >= arrayMin({since:Array(DateTime64(6, 'UTC'))})
               AND at < arrayMax({until:Array(DateTime64(6, 'UTC'))})
         )

@@ -249,6 +249,8 @@ def test_a_shadow_stage_is_compared_request_by_request(task: Any) -> None:
             continue  # not mirrored
         body = task.answer(at + timedelta(seconds=0.5), True, who, inference_id=served.id)
         copy = Shadow.model_validate(body)
+        # of another candidate, from before this one was chosen alone
+        events.append(copy.model_copy(update={"id": traffic.new_id(), "adapter": "base", "status": "error"}))
         key, drawn = sticky_key(served.user, served.conversation_id, served.id), rng.random()
         scores, old = task.words(served, str(who), drawn)
         more, new = task.words(copy, str(who), drawn)
@@ -294,3 +296,30 @@ def test_a_shadow_stage_is_compared_request_by_request(task: Any) -> None:
     same(late.over, expected([(new.key, float(new.call.latency_ms > 1.1 * p95), 1) for new in timed]))
     assert found.requests == len(pairs)
     assert found.split is None
+
+
+def test_several_candidates_are_each_compared_with_stable(task: Any) -> None:
+    """While the best is sought each candidate's copies are compared by the metric that chooses; no gate is asked."""
+    traffic, state = task.traffic, task.state
+    names = [state.candidate, traffic.adapter(2).name, traffic.adapter(3).name]
+    events: list[Any] = []
+    values: dict[str, list[tuple[str, float, float]]] = {names[0]: [], names[1]: []}
+    for number in range(60):
+        at, who, name = traffic.start + number * timedelta(seconds=1), task.who(), names[number % 2]
+        served = Inference.model_validate(task.answer(at, False, who, status="ok") | {"stage": "stable"})
+        copy = Shadow.model_validate(task.answer(at, True, who, inference_id=served.id) | {"adapter": name})
+        events += [served, copy]
+        values[name].append((sticky_key(served.user, served.conversation_id, served.id), float(copy.status != "ok"), 1))
+    traffic.write(*events)
+    best = {"candidates": 3, "metric": "error_rate"}
+    rollout = POLICY.rollout.model_copy(update={"best_arm": POLICY.rollout.best_arm.model_copy(update=best)})
+    found = observe(
+        traffic.store,
+        state.model_copy(update={"arms": dict.fromkeys(names, 3_333)}),
+        POLICY.model_copy(update={"rollout": rollout}),
+        traffic.start + HOUR,
+    )
+    assert found.by_gate == {}
+    for name, wanted in values.items():
+        same(found.arms[name], expected(wanted))
+    assert found.arms[names[2]] == Sample(0, 0, 0, users=0)

@@ -15,6 +15,7 @@ from ratchet.services.gateway.presence import Traffic
 from ratchet.services.rules.circuit import Thresholds
 
 CANDIDATE = "support@v2-bbbbbbbb"
+STABLE = "support@v1-aaaaaaaa"
 
 
 def ask(world: Any, **body: Any) -> httpx.Response:
@@ -61,6 +62,17 @@ def test_a_failed_copy_is_an_error_of_the_shadow_alone(world: Any) -> None:
     assert (shadow.status, shadow.response) == ("error", None)
     assert "fault 500" in shadow.error
     assert world.events(Inference, 1)[0].status == "ok"
+
+
+def test_a_request_that_nobody_answers_is_mirrored_too(world: Any) -> None:
+    """Were requests that stable failed left out, stable would never fail in a comparison with copies."""
+    world.roll_out(weight_bp=0, mirror_bp=10_000)
+    world.peer.faults |= {STABLE: 500, "tiny": 500}
+    assert ask(world).status_code == 502
+    (shadow,) = world.events(Shadow, 1)
+    first, last = world.events(Inference, 2)
+    assert (first.stage, last.stage, last.status) == ("stable", "fallback", "error")
+    assert (shadow.inference_id, shadow.status) == (last.id, "ok")
 
 
 def test_mirrors_never_hold_users_up_and_give_way_under_load(serve: Any) -> None:
@@ -120,11 +132,11 @@ def test_a_silent_candidate_is_a_timeout_of_the_shadow(serve: Any) -> None:
 
 
 def test_nothing_is_mirrored_that_should_not_be(world: Any) -> None:
-    """Pinned requests, the candidate's own and requests that nobody answered have no copy."""
+    """Pinned requests and requests that a server refused as wrong have no copy."""
     world.roll_out(weight_bp=0, mirror_bp=10_000)
-    ask(world, model="support@v1-aaaaaaaa")
-    world.peer.faults = {"tiny": 500, "support@v1-aaaaaaaa": 500}
-    assert ask(world).status_code == 502
+    ask(world, model=STABLE)
+    world.peer.faults = {STABLE: 400}
+    assert ask(world).status_code == 400
     assert [body["model"] for body in world.peer.requests].count(CANDIDATE) == 0
 
 
