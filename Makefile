@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-observe bench-rollback bench-train bench-edge install clean error-rates training-references
+.PHONY: demo test faults check contracts bench-gateway bench-ingest bench-drift bench-observe bench-rollback bench-train bench-rollout bench-edge install clean error-rates training-references
 
 demo: $(VENV)/.installed ## the whole loop, on real parts, on this machine
 	$(VENV)/bin/ratchet demo
@@ -47,6 +47,9 @@ bench-observe: $(VENV)/.installed ## one look of the rollout controller at a mil
 
 bench-rollback: $(VENV)/.installed ## 50 aborts under load before two gateways: the last request on the bad adapter; the last line is JSON
 	$(PY) tests/benchmarks/bench_rollback.py $(BENCH)
+
+bench-rollout: $(VENV)/.installed ## thousands of simulated rollouts through the real rules; the last line is JSON
+	$(PY) tests/benchmarks/bench_rollout.py $(BENCH)
 
 bench-train: $(VENV)/.installed ## DPO on SmolLM2-135M beside a plain TRL script; the last line is JSON
 	$(PY) tests/benchmarks/bench_train.py $(BENCH)

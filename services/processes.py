@@ -101,6 +101,11 @@ def run_controller(s: Settings) -> None:
     from ratchet.infra.kafka.stream import make_broker
     from ratchet.services.controller.follow import control
     from ratchet.services.controller.hooks import register
+    from ratchet.services.rollout_plan import findings
+
+    for task, policy in s.tasks.items():
+        for found in findings(policy, None, s.prioritises):
+            log.warning("task %s: %s", task, found)
 
     async def run(stop: asyncio.Event) -> None:
         store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-controller")

@@ -9,9 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ratchet.services.cli import rollout_why
+from ratchet.services.cli import rollout_plan, rollout_why
 
 app = typer.Typer(help="Where a rollout stands, and why; start, hold, end or undo one.", no_args_is_help=True)
+for command in rollout_plan.COMMANDS:
+    app.command()(command)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 Why = Annotated[str, typer.Option("--why", help="the reason, for the audit log")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_policy import Gate, Stage
 from ratchet.services.rules.linting import FULL, Finding, Hidden, asked, where
 from ratchet.services.rules.power import burst_alarms, chance_to_pass, least_max_n
-from ratchet.services.rules.simulated_traffic import Signal, Traffic
+from ratchet.services.rules.traffic import Signal, Traffic
 
 NEVER, SELDOM = 0.5, 0.8
 """An equal candidate's chance to pass: below the first a gate is refused, below the second it is worth a look."""
@@ -22,7 +23,7 @@ def lint_traffic(policy: TaskPolicy, hidden: Hidden, traffic: Traffic) -> list[F
     Args:
         policy: the task's.
         hidden: what a stage cannot show.
-        traffic: as measured or as said; a user's requests are taken to be independent here, which is the best case.
+        traffic: as measured or as said.
     """
     found = [*_bursts(policy, traffic)]
     split = [stage for stage in policy.rollout.stages if 0 < stage.weight_bp < FULL]
@@ -50,14 +51,14 @@ def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> 
     signal, field = traffic.signals[gate.metric], where(policy, stage, gate)
     weight = stage.weight_bp / FULL
     chance = chance_to_pass(gate, signal, traffic, weight, gate.max_n)
-    if chance < NEVER and gate.margin > 0:
+    if chance < SELDOM and gate.margin > 0:
         needed = least_max_n(gate, signal, traffic, weight, SELDOM)
         allowed = (
             f"at least {needed} (passes {SELDOM:.0%} of the time), or a wider margin" if needed else "a wider margin"
         )
         of = f"a stable mean of {signal.base:g}" if gate.metric != "latency_p95" else f"σ {traffic.latency_sd:g}"
         yield Finding(
-            "error",
+            "error" if chance < NEVER else "warning",
             f"{field}.max_n",
             f"{gate.max_n}",
             f"with margin {gate.margin:g} and {of} an equal candidate passes by then {chance:.0%} of the time",
@@ -65,7 +66,8 @@ def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> 
         )
         return
     reached = _reached(policy, stage, traffic, signal, gate)
-    if reached >= gate.max_n or gate.margin == 0:
+    independent = reached / _design_effect(stage, traffic, reached)
+    if independent >= gate.max_n or gate.margin == 0:
         return
     at = f"in stage {stage.name!r}"
     if reached < gate.min_n:
@@ -77,14 +79,15 @@ def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> 
             f"at most {reached:,.0f}, or more traffic or time for that stage",
         )
         return
-    in_time = chance_to_pass(gate, signal, traffic, weight, reached)
+    in_time = chance_to_pass(gate, signal, traffic, weight, independent)
+    worth = f" (worth {independent:,.0f} independent ones)" if independent < 0.9 * reached else ""
     if in_time < SELDOM:
         yield Finding(
             "error" if in_time < NEVER else "warning",
             f"{field}.max_n",
             f"{gate.max_n}",
-            f"{at} about {reached:,.0f} observations come before its time is over, and an equal candidate passes"
-            f" by then {in_time:.0%} of the time",
+            f"{at} about {reached:,.0f} observations{worth} come before its time is over, and an equal candidate"
+            f" passes by then {in_time:.0%} of the time",
             "a longer max_wait_s, a larger weight_bp or mirror_bp, a wider margin, or a smaller max_n"
             " (the boundary is planned for it)",
         )
@@ -96,6 +99,14 @@ def _reached(policy: TaskPolicy, stage: Stage, traffic: Traffic, signal: Signal,
     hours = max(wait * policy.rollout.time_scale / 3600 - signal.delay_h, 0.0)
     share = (stage.weight_bp or stage.mirror_bp) / FULL
     return traffic.requests_per_hour * share * signal.share * hours
+
+
+def _design_effect(stage: Stage, traffic: Traffic, n: float) -> float:
+    """How many times the variance is that of independent observations, n of them by users of lognormal activity."""
+    if traffic.users is None:
+        return 1.0
+    users = traffic.users * ((stage.weight_bp / FULL) or 1.0)
+    return 1 + n / users * math.exp(traffic.activity_sd**2) * traffic.icc
 
 
 def _bursts(policy: TaskPolicy, traffic: Traffic) -> Iterator[Finding]:

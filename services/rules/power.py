@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from ratchet.schemas.rollout_policy import BurstPolicy, Gate
 from ratchet.services.rules.sequential import EXCEEDANCE, OVERSHOOT
-from ratchet.services.rules.simulated_traffic import LATENCY, WIN_RATE, Signal, Traffic
+from ratchet.services.rules.traffic import LATENCY, WIN_RATE, Signal, Traffic
 
 _NORMAL = NormalDist()
 _MOST = 10_000_000

@@ -28,7 +28,8 @@ from ratchet.services.rules.evidence import (
     Stratum,
     threshold,
 )
-from ratchet.services.rules.simulated_traffic import LATENCY, P95_MS, WIN_RATE, Ints, Population, Traffic
+from ratchet.services.rules.simulated_traffic import Ints, Population
+from ratchet.services.rules.traffic import LATENCY, P95_MS, WIN_RATE, Traffic
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TASK, CANDIDATE = "task", "task@v1-00000000"
@@ -194,9 +195,8 @@ class _Chunk:
             state = self.states[row]
             decision = decide(state, evidence, self.policy, now)
             hours = (now - state.stage_started_at).total_seconds() / 3600
-            for gate in decision.gates:
-                if gate.verdict == "pass":
-                    outcome.passed.setdefault((stage.name, gate.gate), hours)
+            for name in decision.proved[len(state.proved) :]:
+                outcome.passed[stage.name, name.split()[0]] = hours
             if decision.action == "wait":
                 return
             following = transitions.apply(state, decision, self.policy, now, _ID)
@@ -245,3 +245,14 @@ class _Chunk:
 def gates_at(policy: RolloutPolicy) -> dict[str, Gate]:
     """The policy's gates by metric, those of single stages included."""
     return {gate.metric: gate for stage in policy.stages for gate in stage.gates or policy.gates}
+
+
+def time_enough(policy: RolloutPolicy) -> float:
+    """Hours after which every stage has ended by itself."""
+    return sum(max(one.max_wait_s, one.min_duration_s) * policy.time_scale for one in policy.stages) / 3600 * 1.01
+
+
+def look_hours(policy: RolloutPolicy) -> float:
+    """Hours between looks that are many in every stage: an eighth of the shortest, half an hour at most."""
+    shortest = min((one.min_duration_s for one in policy.stages if one.min_duration_s), default=4 * 3600.0)
+    return max(min(shortest * policy.time_scale / 3600 / 8, 0.5), time_enough(policy) / 2_000)

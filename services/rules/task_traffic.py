@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ratchet.schemas.policies import TaskPolicy
-from ratchet.services.rules.simulated_traffic import LATENCY, WIN_RATE, Signal, Traffic
+from ratchet.schemas.rollout_policy import Gate
+from ratchet.services.rules.evidence import threshold
+from ratchet.services.rules.traffic import LATENCY, P95_MS, WIN_RATE, Signal, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ def traffic_of(policy: TaskPolicy, measured: Measured, hidden: Iterable[str] = (
         hidden: metrics that a stage without users of the candidate cannot show.
     """
     rollout, unseen = policy.rollout, frozenset(hidden)
-    gates = [gate for stage in rollout.stages for gate in stage.gates or rollout.gates]
+    gates = [gate.metric for stage in rollout.stages for gate in stage.gates or rollout.gates]
+    names = list(dict.fromkeys([*gates, "error_rate"]))  # errors come in bursts, whether a gate asks or not
     return Traffic(
         requests_per_hour=measured.requests_per_hour,
-        signals={gate.metric: _signal(gate.metric, policy, measured, gate.metric not in unseen) for gate in gates},
+        signals={name: _signal(name, policy, measured, name not in unseen) for name in names},
         users=measured.users,
         activity_sd=measured.activity_sd,
         icc=measured.icc,
@@ -72,3 +75,29 @@ def _signal(metric: str, policy: TaskPolicy, measured: Measured, mirrored: bool)
     if metric in ("cost", "length"):
         return Signal(1.0, 1.0, mirrored=mirrored)
     return Signal(0.9, mirrored=mirrored)
+
+
+def candidates(policy: TaskPolicy, traffic: Traffic) -> dict[str, dict[str, float]]:
+    """The candidates that a simulation asks about, each by its true differences from stable.
+
+    One that is equal; for each gate one exactly at its margin, which must not pass; one that is four margins worse
+    in the first critical gate, which must go soon.
+    """
+    found: dict[str, dict[str, float]] = {"equal": {}}
+    gates = [gate for stage in policy.rollout.stages for gate in stage.gates or policy.rollout.gates]
+    deciding = {gate.metric: gate for gate in gates if not gate.dry_run and gate.metric in traffic.signals}
+    for gate in deciding.values():
+        found[f"{gate.metric} at its margin"] = {gate.metric: _worse(gate, traffic, 1.0)}
+    if worst := next((gate for gate in deciding.values() if gate.critical), None):
+        found[f"{worst.metric} 4 margins worse"] = {worst.metric: _worse(worst, traffic, 4.0)}
+    return found
+
+
+def _worse(gate: Gate, traffic: Traffic, margins: float) -> float:
+    signal = traffic.signals[gate.metric]
+    if gate.metric == LATENCY:
+        return margins * (threshold(gate, P95_MS) / P95_MS - 1)
+    size = margins * (gate.margin * abs(signal.base) if gate.margin_kind == "rel" else gate.margin)
+    if signal.spread is not None or gate.metric == WIN_RATE:
+        return size if gate.lower_is_better else -size
+    return min(size, 1 - signal.base) if gate.lower_is_better else -min(size, signal.base)
