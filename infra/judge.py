@@ -14,7 +14,7 @@ import openai
 
 from ratchet.infra.judge_endpoint import MAX_TOKENS, JudgeEndpoint
 from ratchet.infra.judge_limits import Limits
-from ratchet.infra.settings import JudgeSettings
+from ratchet.infra.judge_settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.pricing import Price, cost_usd
 

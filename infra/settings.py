@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ratchet.infra.judge_settings import JudgeSettings
 from ratchet.infra.pool_settings import PoolName, PoolSettings, server_address
 from ratchet.infra.tracking.settings import TrackingSettings
 from ratchet.schemas.alerting import SinkSettings
@@ -55,25 +56,6 @@ class CircuitSettings(BaseModel):
     window_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     cooldown_s: Annotated[float, Field(gt=0, le=3600)] = Field(1.0, description="doubles with each failed trial")
     longest_cooldown_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-
-
-class JudgeSettings(BaseModel):
-    """One LLM judge: its endpoint and what may be asked of it; without a URL the served base model (weak at it)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str | None = None
-    model: str | None = Field(None, description="its name there, and the judge's id in scores")
-    api_key: SecretStr | None = None
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 2
-    timeout_s: Annotated[float, Field(gt=0)] = Field(60.0, description="of one try")
-    patience_s: Annotated[float, Field(gt=0, le=240)] = Field(90.0, description="of one question, retries included")
-    retries: Annotated[int, Field(ge=0, le=10)] = Field(2, description="after 429, 5xx, time-outs, lost connections")
-    max_tokens: Annotated[int, Field(ge=8, le=4096)] | None = Field(None, description="None: 96; the base model's 10")
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_day: Annotated[int, Field(ge=1)] | None = Field(None, description="UTC; when spent, the judge abstains")
-    usd_per_day: Annotated[float, Field(gt=0)] | None = Field(None, description="likewise; needs the model's price")
 
 
 class Settings(BaseSettings):

@@ -61,16 +61,6 @@ def run_gateway(s: Settings) -> None:
     )
 
 
-def run_api(s: Settings) -> None:
-    """Serve the operators' API until SIGTERM or SIGINT."""
-    from ratchet.services.api.serve import serve
-    from ratchet.services.gateway.serve import listen
-
-    keys = wiring.keyring(s)
-    listener = listen(s.api_host, s.api_port, keyed=keys.keys is not None, part="api", scopes="--scope admin")
-    serve(s, keys, listener)
-
-
 def run_consumers(s: Settings, names: Sequence[str]) -> None:
     """Run the named consumers (none: all) until SIGTERM or SIGINT.
 

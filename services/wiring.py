@@ -200,7 +200,7 @@ def judges(s: Settings) -> dict[str, JudgeClient]:
         SettingsError: a judge without its model or price, or two of one model: scores could not tell them apart.
     """
     from ratchet.infra.judge import make_judge
-    from ratchet.infra.settings import JudgeSettings
+    from ratchet.infra.judge_settings import JudgeSettings
     from ratchet.schemas.errors import SettingsError
 
     made: dict[str, JudgeClient] = {}

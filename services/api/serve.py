@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from typing import Any
 
 import uvicorn
 
 from ratchet.infra import clock
-from ratchet.infra.keys import Keyring
 from ratchet.infra.settings import Settings
 from ratchet.schemas.rollout_events import Operator
 from ratchet.services import wiring
 from ratchet.services.api.app import BODY_S, Api, Desk, Instruction, Verb
 from ratchet.services.gateway.door import Door
 from ratchet.services.gateway.patience import patient
+from ratchet.services.gateway.serve import listen
 from ratchet.services.operator.ask import Answer, ask
 from ratchet.services.operator.status import standings
 from ratchet.services.operator.why import account, transitions
@@ -50,14 +49,15 @@ def desk(s: Settings) -> Desk:
     return Desk(look, why, log, instruct)
 
 
-def serve(s: Settings, ring: Keyring, listener: socket.socket) -> None:
+def run(s: Settings) -> None:
     """Serve until SIGINT or SIGTERM; then finish what is in flight.
 
-    Args:
-        s: whose parts.
-        ring: the keys; followed while the API runs.
-        listener: from `gateway.serve.listen`; closed at the end.
+    Raises:
+        StartError: the address cannot be had, or is not loopback's while there is no key.
+        KeysError: there is a key file and it cannot be used.
     """
+    ring = wiring.keyring(s)
+    listener = listen(s.api_host, s.api_port, keyed=ring.keys is not None, part="api", scopes="--scope admin")
     door = Door(ring, lambda _: None, time.monotonic, KEYS_POLL_S)
     config = uvicorn.Config(
         Api(desk(s), door),

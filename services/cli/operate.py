@@ -36,7 +36,9 @@ def gateway() -> None:
 
 def api() -> None:
     """Serve the operators' HTTP API: where rollouts stand, why, and a person's word in them."""
-    processes.run_api(wiring.settings())
+    from ratchet.services.api.serve import run
+
+    run(wiring.settings())
 
 
 def consume(

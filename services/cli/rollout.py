@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
 from typing import Annotated, Literal
 
 import typer
@@ -21,8 +20,6 @@ Wait = Annotated[float, typer.Option("--wait", min=1, help="seconds to wait for 
 Task = Annotated[str, typer.Argument(help="the task's name")]
 Verb = Literal["start", "retry", "promote", "pause", "resume", "abort", "undo"]
 WAIT_S = 15.0
-LOOK_S = 2.0
-"""Seconds between two looks of `status --live`."""
 
 app.command()(rollout_why.why)
 app.command()(rollout_why.log)
@@ -106,7 +103,7 @@ def status(
 
     from ratchet.infra.clock import now
     from ratchet.services import wiring
-    from ratchet.services.cli.rollout_view import lines, picture
+    from ratchet.services.cli.rollout_view import lines, picture, watch
     from ratchet.services.operator.status import Standing, standings
 
     terminal = sys.stdout.isatty()
@@ -118,14 +115,10 @@ def status(
         def look() -> list[Standing]:
             return standings(store, settings.tasks, now(), settings.prioritises, task)
 
-        if live:
-            from rich.live import Live
-
-            with Live(picture(look()), auto_refresh=False) as view:
-                while True:
-                    time.sleep(LOOK_S)
-                    view.update(picture(look()), refresh=True)
         found = look()
+        if live:
+            watch(found, look)
+            return
     if as_json:
         typer.echo(orjson.dumps([one.as_json() for one in found], option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
     elif terminal:

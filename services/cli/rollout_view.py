@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ratchet.schemas.errors import StoreError
 from ratchet.schemas.rollout_policy import LOWER_IS_BETTER
 from ratchet.services.cli.training_view import duration
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from ratchet.services.rules.standing import GateStanding, GatewayStanding, Step
 
 UNDER_WAY = ("running", "paused")
+LOOK_S = 2.0
 BAR = 25
 COLOURS = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow"}
 STATUS_COLOURS = {"running": "cyan", "paused": "yellow", "promoted": "green", "aborted": "red"}
@@ -67,6 +71,29 @@ def picture(standings: Sequence[Standing]) -> RenderableType:
     if not standings:
         return Text("no task has had a rollout yet; requests go to the base model")
     return Group(*map(_panel, standings))
+
+
+def watch(first: Sequence[Standing], look: Callable[[], Sequence[Standing]]) -> None:
+    """Show the picture and look again every `LOOK_S` seconds until Ctrl-C; what is away is said under the last one.
+
+    Args:
+        first: what to begin with.
+        look: what there is now.
+    """
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    last = first
+    with contextlib.suppress(KeyboardInterrupt), Live(picture(first), auto_refresh=False) as view:
+        while True:
+            time.sleep(LOOK_S)
+            trouble = ""
+            try:
+                last = look()
+            except StoreError as error:
+                trouble = f"as it was: {error}"
+            view.update(Group(picture(last), Text(trouble, style="red")), refresh=True)
 
 
 def _panel(standing: Standing) -> RenderableType:

@@ -73,9 +73,10 @@ def is_news(table: Rollout, now: datetime) -> bool:
 def question_id(hook: str, state: Rollout | None, table: Rollout) -> str:
     """The id of one hook's question about one transition: the same however often it is asked, and by whom.
 
-    A table that was not published has a new id and a new rollout's id each time it is made, so neither is in it.
+    A table that was not published has a new id and a new rollout's id each time it is made, so neither is in it; and
+    a task whose first start was refused has a table, yet no rollout before this one (it would have a salt).
     """
-    last = state.rollout_id if state else ""
+    last = state.rollout_id if state and state.salt else ""
     parts = (last, table.task, table.action, table.stage, table.candidate or "", table.stable)
     return derived_id(unix_ms(last) if last else 0, "hook", hook, *parts)
 

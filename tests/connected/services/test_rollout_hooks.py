@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,11 +15,17 @@ from parts import wait_for
 from receiver import Receiver
 
 from ratchet.infra.clock import new_id, now
+from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.infra.kafka.stream import make_broker
+from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.hooking import HookSettings
-from ratchet.schemas.rollout_events import Rollout
+from ratchet.schemas.policies import TaskPolicy
+from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.services.controller.controller import Controller
 from ratchet.services.controller.hooks import Hooks, register
+from ratchet.services.rules.placement import Placement
+from ratchet.trainers.adapters.shelf import Shelf
 
 pytestmark = pytest.mark.connected
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -30,8 +37,9 @@ def table(action: str = "advance", stage: str = "5%", **more: Any) -> Rollout:
     """A routing table of a rollout that runs."""
     id = new_id()
     body = {
-        "id": id, "at": now(), "task": "support", "rollout_id": id, "version": 2, "status": "running", "stage": stage,
-        "stage_started_at": START, "stable": "base", "candidate": "support@v1-0123abcd", "action": action,
+        "id": id, "at": now(), "task": "support", "rollout_id": id, "salt": id, "version": 2,
+        "status": "running", "stage": stage, "stage_started_at": START,
+        "stable": "base", "candidate": "support@v1-0123abcd", "action": action,
     }  # fmt: skip
     return Rollout.model_validate(body | more)
 
@@ -99,6 +107,45 @@ async def test_without_an_answer_nothing_moves_forward() -> None:
     assert veto.record
     assert veto.reason.endswith("without its yes nothing moves (on_error)")
     assert await allowing.answered(table()) is None
+
+
+async def test_the_controller_starts_nothing_without_a_yes(traffic: Any, replicas: list[Any]) -> None:
+    """A veto is one record however often it looks; with the yes the rollout starts; an abort waits for no answer."""
+    with Receiver() as receiver:
+        receiver.answer = lambda n: (403, {}, b"not on a Friday") if n == 0 else (200, {}, b"")
+        asking = Asking(receiver)
+        publisher, task = MemoryPublisher(), traffic.task
+        controller = Controller(
+            store=traffic.store, publisher=publisher, replicas=VllmClient([one.url for one in replicas], timeout_s=5),
+            placement=Placement(tuple(one.url for one in replicas)), folder=Shelf(traffic.shelf).folder,
+            tasks={task: TaskPolicy()}, clock=lambda: asking.now, new_id=lambda: traffic.new_id(asking.now),
+            interval_s=0.01, hooks=asking.hooks,
+        )  # fmt: skip
+        adapter = traffic.adapter(1)
+        controller.receive(adapter)
+
+        async def look_until(action: str) -> Rollout:
+            for _ in range(1_000):
+                if tables := await controller.tick(asking.now):
+                    assert [table.action for table in tables] == [action]
+                    return tables[0]
+                await asyncio.sleep(0.01)
+            raise AssertionError(f"no {action}")
+
+        refusal = await look_until("refuse")
+        assert (refusal.actor, refusal.reason) == ("hook deploys", f"start of {adapter.name}: not on a Friday")
+        for _ in range(3):
+            assert await controller.tick(asking.now) == []
+        asking.now += timedelta(seconds=60)
+        started = await look_until("start")
+        assert (started.candidate, len(receiver.came)) == (adapter.name, 2)
+        receiver.hold = threading.Event()
+        abort = {"id": traffic.new_id(), "at": asking.now, "task": task, "verb": "abort", "who": "ann"}
+        controller.receive(Operator.model_validate(abort))
+        assert (await look_until("abort")).actor == "ann"
+        receiver.hold.set()
+        await asking.hooks.close()
+        assert [came.body["data"]["may_veto"] for came in receiver.came] == [True, True, False]
 
 
 async def test_what_was_done_is_told_until_it_is_taken(bootstrap: str) -> None:

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from ratchet.consumers.judge import Judge
 from ratchet.infra.judge import JudgeClient, JudgeRefused, make_judge
+from ratchet.infra.judge_settings import JudgeSettings
 from ratchet.infra.kafka.memory import MemoryPublisher
-from ratchet.infra.settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.events import Inference, Request, Response, Score, Shadow
 from ratchet.schemas.ids import derived_id

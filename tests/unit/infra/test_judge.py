@@ -13,7 +13,7 @@ from judge_server import JudgeServer, says
 
 from ratchet.infra.judge import JudgeClient, JudgeRefused, make_judge
 from ratchet.infra.judge_limits import BudgetSpent, Limits
-from ratchet.infra.settings import JudgeSettings
+from ratchet.infra.judge_settings import JudgeSettings
 from ratchet.schemas.errors import ModelError, SettingsError
 from ratchet.schemas.pricing import Price
 

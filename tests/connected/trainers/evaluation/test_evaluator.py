@@ -18,7 +18,7 @@ from ratchet.consumers.pairwise import comparer
 from ratchet.infra import clock
 from ratchet.infra.clickhouse.client import Store
 from ratchet.infra.judge import make_judge
-from ratchet.infra.settings import JudgeSettings
+from ratchet.infra.judge_settings import JudgeSettings
 from ratchet.schemas.errors import DatasetError
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.policies import TaskPolicy

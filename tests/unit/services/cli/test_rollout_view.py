@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ratchet.schemas.errors import StoreError
 from ratchet.schemas.ids import uuid7
 from ratchet.schemas.rollout_events import GateResult, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
-from ratchet.services.cli.rollout_view import how_far, interval, lines, picture
+from ratchet.services.cli import rollout_view
+from ratchet.services.cli.rollout_view import how_far, interval, lines, picture, watch
 from ratchet.services.operator.status import ArmCount, Standing
 from ratchet.services.rules.deciding import Decision
 from ratchet.services.rules.standing import GateStanding, GatewayStanding, Waiting, track
@@ -90,6 +92,22 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     assert "● shadow ── ● 5% ── ◉ 20% 2 h 00 min of 4 h 00 min to 168 h 00 min ── ○ 50% ── ○ 100%" in said
     for expected in ("0.9 of 812", "0.91 of 205", interval(result()), "support: running", "last switch 0.31 s"):
         assert expected in said, expected
+
+
+def test_the_live_picture_outlives_what_is_away_and_ends_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last picture stays with what is wrong under it; Ctrl-C is no error."""
+    looks = iter([StoreError("ClickHouse: away"), KeyboardInterrupt()])
+
+    def look() -> list[Standing]:
+        raise next(looks)
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=180, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(rollout_view, "LOOK_S", 0.0)
+    monkeypatch.setattr("rich.live.get_console", lambda: console)
+    watch([standing()], look)
+    last = console.file.getvalue().rpartition("╭")[2]  # type: ignore[attr-defined]
+    assert "support: running" in last
+    assert "as it was: ClickHouse: away" in last
 
 
 def test_nothing_to_show_is_a_sentence() -> None:

@@ -22,8 +22,8 @@ def table(action: str = "advance", actor: str = "controller", **more: Any) -> Ro
     """A routing table after a transition from shadow to 5%."""
     body = {
         "id": ID, "at": NOW, "task": "support", "rollout_id": ID, "version": 4, "status": "running", "stage": "5%",
-        "stage_started_at": NOW, "stable": "base", "candidate": CANDIDATE, "weight_bp": 500, "action": action,
-        "actor": actor, "reason": "all 3 gates passed",
+        "stage_started_at": NOW, "salt": ID, "stable": "base", "candidate": CANDIDATE, "weight_bp": 500,
+        "action": action, "actor": actor, "reason": "all 3 gates passed",
     }  # fmt: skip
     return Rollout.model_validate(body | more)
 
@@ -119,6 +119,8 @@ def test_a_question_keeps_its_id() -> None:
     again = question_id("a", state.model_copy(update={"version": 9, "action": "refuse"}), table(id=OTHER))
     assert first == again
     others = [question_id("b", state, table()), question_id("a", state, table("promote"))]
+    refused = state.model_copy(update={"action": "refuse", "salt": ""})
+    assert question_id("a", refused, table("start")) == question_id("a", None, table("start"))
     others += [
         question_id("a", state.model_copy(update={"rollout_id": OTHER}), table()),
         question_id("a", None, table()),
