@@ -32,9 +32,10 @@ from ratchet.services.rules.deciding import Decision, decide
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
 from ratchet.services.rules.placement import Placement
-from ratchet.services.rules.rollout import apply, begin, supersede
+from ratchet.services.rules.rollout import apply
+from ratchet.services.rules.starting import starting
 from ratchet.services.rules.tables import refuse
-from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, next_candidate
+from ratchet.services.rules.waiting import UNDER_WAY
 
 log = logging.getLogger("ratchet.controller")
 FLUSH_S = 5.0
@@ -153,8 +154,10 @@ class Controller:
         return self._placement.of(names, {name: known[name].base_model for name in names if name in known})
 
     def _needs(self) -> dict[str, frozenset[str]]:
+        adapters = list(self._adapters.values())
+        most = {task: policy.rollout.best_arm.candidates for task, policy in self._tasks.items()}
         tasks = {*self._tasks, *self.states}
-        return {task: wanted(task, self.states.get(task), self._adapters.values()) for task in tasks}
+        return {task: wanted(task, self.states.get(task), adapters, most.get(task, 1)) for task in tasks}
 
     async def look(self, now: datetime) -> list[Rollout]:
         """Answer people, start what waits, judge what runs; the routing tables that were published.
@@ -234,21 +237,12 @@ class Controller:
         return table
 
     async def _start_waiting(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
-        """Begin the rollout of the newest adapter that waits, unless another is in front of users."""
+        """Begin what waits, unless another rollout is in front of users or a hook says no."""
         state = self.states.get(task)
-        adapter = next_candidate(task, self._adapters.values(), state)
-        if adapter is None:
+        adapters, resident = list(self._adapters.values()), self._resident.get(task, frozenset())
+        tables = starting(task, adapters, resident, state, policy.rollout, now, self._new_id)
+        if not tables or (state is None and not await self._is_new(task)):
             return []
-        if state is None and not await self._is_new(task):
-            return []
-        busy = state is not None and state.status in UNDER_WAY
-        if state is not None and busy and not can_supersede(state):
-            return []
-        if adapter.name not in self._resident.get(task, frozenset()):
-            return []
-        tables = [supersede(state, adapter.name, now, self._new_id())] if state is not None and busy else []
-        before = tables[-1] if tables else state
-        tables.append(begin(task, adapter.name, policy.rollout, before, now, self._new_id(), self._new_id()))
         if veto := await self._hooks.before(state, tables[-1]):
             return await self._vetoed(veto, task, state, now)
         for table in tables:

@@ -95,7 +95,9 @@ def _difference(
 ) -> Sample | None:
     """How one of several candidates differs from stable on the requests that were copied to it."""
     evidence = compared(store, state, policy, policy.rollout.best_arm.metric, candidate, present, now)
-    return next((one.difference for one in evidence.strata if isinstance(one, Paired)), None) if evidence else None
+    if evidence is None or not evidence.trusted:
+        return None  # an uncalibrated judge chooses nobody
+    return next((one.difference for one in evidence.strata if isinstance(one, Paired)), None)
 
 
 def _present(

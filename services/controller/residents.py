@@ -10,7 +10,7 @@ from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import residents
-from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, next_candidate
+from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, queue
 
 
 class ReplicaAdapters(Protocol):
@@ -29,12 +29,11 @@ class ReplicaAdapters(Protocol):
         ...
 
 
-def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter]) -> frozenset[str]:
-    """Name the adapters of a task's routing table, and the one whose rollout could begin now."""
+def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter], most: int = 1) -> frozenset[str]:
+    """Name the adapters of a task's routing table, and those, at most ``most``, whose rollout could begin now."""
     names = residents(state) if state else set()
-    waiting = next_candidate(task, adapters, state)
-    if waiting and not (state and state.status in UNDER_WAY and not can_supersede(state)):
-        names.add(waiting.name)
+    if state is None or state.status not in UNDER_WAY or can_supersede(state):
+        names |= {one.name for one in queue(task, adapters, state)[:most]}
     return frozenset(names)
 
 

@@ -52,6 +52,8 @@ def judge(
             for place in ("stable", "previous", "candidate"):
                 if getattr(table, place) == name:
                     return Verdict(name, True, f"{place} of {adapter.task}")
+            if name in table.arms:
+                return Verdict(name, True, f"one of the candidates of {adapter.task}")
         if name in needed:
             return Verdict(name, True, "a pool's base model")
         if name in wanted:

@@ -17,6 +17,7 @@ from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.errors import StoreError
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Operator, Rollout
+from ratchet.schemas.rollout_policy import BestArmPolicy
 from ratchet.services.controller.controller import Controller
 from ratchet.services.rules.placement import Placement
 from ratchet.trainers.adapters.shelf import Shelf
@@ -47,7 +48,9 @@ EVERY = timedelta(seconds=100)
 class Loop:
     """A controller whose tables are stored and come back, as through Kafka."""
 
-    def __init__(self, traffic: Any, replicas: list[Any], store: Any = None, placement: Any = None) -> None:
+    def __init__(
+        self, traffic: Any, replicas: list[Any], store: Any = None, placement: Any = None, policy: TaskPolicy = POLICY
+    ) -> None:
         self.traffic, self.replicas = traffic, replicas
         self.now: datetime = traffic.start
         self.publisher = MemoryPublisher()
@@ -57,7 +60,7 @@ class Loop:
             replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
             placement=placement or Placement(tuple(replica.url for replica in replicas)),
             folder=Shelf(traffic.shelf).folder,
-            tasks={traffic.task: POLICY},
+            tasks={traffic.task: policy},
             clock=lambda: self.now,
             new_id=lambda: traffic.new_id(self.now),
             interval_s=0.01,
@@ -105,7 +108,7 @@ class Loop:
 
 
 async def test_a_healthy_adapter_is_loaded_everywhere_then_goes_all_the_way(traffic: Any, replicas: list[Any]) -> None:
-    """Shadow, 20%, 100%, promoted: each step on its own evidence, 100% against the 20% stage's frozen stable arm."""
+    """Shadow, 20%, 100%, promoted: 100% on what the 20% stage showed, since nobody is left on the stable arm."""
     loop = Loop(traffic, replicas)
     shadow = await loop.begin()
     assert all(replica.loads == [shadow.candidate] for replica in replicas)
@@ -131,6 +134,31 @@ async def test_a_healthy_adapter_is_loaded_everywhere_then_goes_all_the_way(traf
         (name, "pass", N) for name in ("completion", "error_rate", "latency_p95", "satisfaction")
     ]
     assert loop.publisher.events == [shadow, second, third, last]
+
+
+async def test_several_candidates_are_compared_and_the_best_begins_anew(traffic: Any, replicas: list[Any]) -> None:
+    """Two wait, a third joins; copies of each are compared on the same prompts; the best of them alone goes on."""
+    policy = POLICY.model_copy(
+        update={"rollout": POLICY.rollout.model_copy(update={"best_arm": BestArmPolicy(candidates=3, margin=0.1)})}
+    )
+    loop = Loop(traffic, replicas, policy=policy)
+    first, second = traffic.adapter(1), traffic.adapter(2)
+    loop.controller.receive(first)
+    loop.controller.receive(second)
+    (begun,) = await loop.tick()
+    assert (begun.action, begun.arms) == ("start", {second.name: 5_000, first.name: 5_000})
+    third = traffic.adapter(3, loop.now)
+    loop.controller.receive(third)
+    (joined,) = await loop.tick(10)
+    assert (joined.action, set(joined.arms)) == ("join", {first.name, second.name, third.name})
+    assert all(set(replica.loads) == set(joined.arms) for replica in replicas)
+    for name, completed in ((first.name, 100), (second.name, 290), (third.name, 150)):
+        calls = traffic.calls(joined, "stable", loop.now, 300, completed=150)
+        traffic.mirror(joined.model_copy(update={"candidate": name}), calls, completed=completed)
+    (chosen,) = await loop.tick(10)
+    assert (chosen.action, chosen.candidate, chosen.arms, chosen.stage) == ("choose", second.name, {}, "shadow")
+    assert chosen.stage_started_at == loop.now
+    assert await loop.tick(70) == [], "no gate takes the figures that chose it"
 
 
 async def test_failed_calls_count_as_not_completed_and_abort(traffic: Any, replicas: list[Any]) -> None:
