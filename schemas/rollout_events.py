@@ -95,6 +95,9 @@ class Rollout(Event):
     arms: dict[AdapterName, Annotated[int, Field(ge=0, le=10_000)]] = Field(
         default_factory=dict, description="while several candidates are compared: each one's share of the copies"
     )
+    passed_over: list[AdapterName] = Field(
+        default_factory=list, description="candidates that were compared with the chosen one, and do not come back"
+    )
     blocked: list[str] = Field(
         default_factory=list, description="dataset versions whose adapter was aborted: none starts without a person"
     )

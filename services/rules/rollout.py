@@ -55,7 +55,9 @@ def apply(
             return successor(state, now, event_id, "allocate", actor, decision.reason, arms=dict(decision.shares))
         case "choose":
             # what chose it is no evidence for it: its stage begins anew
+            others = [*state.passed_over, *(name for name in state.arms if name != decision.best)]
             alone: dict[str, Any] = {"candidate": decision.best, "arms": {}, "stage_started_at": now}
+            alone |= {"passed_over": others}
             return successor(state, now, event_id, "choose", actor, decision.reason, **alone)
         case "prove":
             proved = list(decision.proved)

@@ -26,8 +26,8 @@ def queue(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> list
     """Every registered adapter that waits for a rollout, the newest first.
 
     Only an adapter numbered above all that the routing table names, and registered after its
-    rollout began, waits: what was aborted, superseded or undone never comes back by itself, nor does another
-    adapter of a dataset version whose adapter was aborted.
+    rollout began, waits: what was aborted, superseded, undone or passed over never comes back by itself, nor does
+    another adapter of a dataset version whose adapter was aborted.
     """
     blocked = state.blocked if state else []
     waiting = [
@@ -38,7 +38,7 @@ def queue(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> list
     newest = sorted(waiting, key=lambda adapter: number(adapter.name), reverse=True)
     if state is None or _never_rolled_out(state):
         return newest
-    named = (state.stable, state.candidate, state.previous, *state.arms)
+    named = (state.stable, state.candidate, state.previous, *state.arms, *state.passed_over)
     above = max(number(name) for name in named if name)
     began_ms = uuid.UUID(state.rollout_id).int >> 80  # a UUIDv7 begins with its time
     return [one for one in newest if number(one.name) > above and one.at.timestamp() * 1000 >= began_ms]
