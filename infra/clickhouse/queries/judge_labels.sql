@@ -33,6 +33,7 @@ WITH
             argMax(1 / inclusion_probability, (at, id)) AS w
         FROM ratchet.scores
         WHERE task = {task:String} AND kind = 'pointwise' AND target = 'inference' AND score IS NOT NULL
+          AND target_id IN (SELECT target_id FROM labels)
         GROUP BY judge, rubric, rubric_hash, target_id
     ),
     both AS

@@ -26,21 +26,26 @@ WITH
     (
         SELECT
             target_id,
+            target,
             1 AS asked,
             countIf(score IS NOT NULL) > 0 AS scored,
             argMaxIf(
                 multiIf(kind = 'check' AND verdict = 'pass', 1., kind = 'check' AND verdict = 'fail', 0., score),
-                ifNull(judged_at, ingested_at),
+                toUnixTimestamp64Milli(ifNull(judged_at, ingested_at)),
                 score IS NOT NULL
             ) AS passed,
             if({passing:Bool}, ifNull(passed, 0), 1 - ifNull(passed, 0)) AS x,
-            argMaxIf(1 / inclusion_probability, ifNull(judged_at, ingested_at), score IS NOT NULL) AS w
+            argMaxIf(
+                1 / inclusion_probability,
+                toUnixTimestamp64Milli(ifNull(judged_at, ingested_at)),
+                score IS NOT NULL
+            ) AS w
         FROM ratchet.scores_log
         WHERE task = {task:String} AND kind = {kind:String} AND rubric = {rubric:String}
           AND {judge:String} IN ('', judge) AND {rubric_hash:String} IN ('', rubric_hash)
-          AND target IN ('inference', 'shadow') AND at >= {since:DateTime64(6, 'UTC')}
-          AND target_id IN (SELECT id FROM copies UNION ALL SELECT inference_id FROM copies)
-        GROUP BY target_id
+          AND at >= {since:DateTime64(6, 'UTC')}
+          AND (target = 'shadow' OR target = 'inference' AND target_id IN (SELECT inference_id FROM copies))
+        GROUP BY target_id, target
     ),
     pairs AS
     (
@@ -56,8 +61,8 @@ WITH
             {kind:String} = 'check' AND of_new.asked AND NOT of_new.scored AND status = 'ok' AS silent_new
         FROM copies
         INNER JOIN served ON copies.inference_id = served.id
-        LEFT JOIN said AS of_old ON copies.inference_id = of_old.target_id
-        LEFT JOIN said AS of_new ON copies.id = of_new.target_id
+        LEFT JOIN (SELECT * FROM said WHERE target = 'inference') AS of_old ON copies.inference_id = of_old.target_id
+        LEFT JOIN (SELECT * FROM said WHERE target = 'shadow') AS of_new ON copies.id = of_new.target_id
     ),
     by_user AS
     (
