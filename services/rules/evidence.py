@@ -145,7 +145,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Burst:
-    """Calls of the last seconds: how many each arm had, and how many of them failed (error or timeout)."""
+    """Calls that ended in the last seconds: how many each arm had, and how many of them failed (error or timeout)."""
 
     n_stable: int
     failed_stable: int

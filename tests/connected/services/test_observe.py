@@ -167,6 +167,9 @@ def test_users_are_split_and_bursts_counted(traffic: Any) -> None:
     assert now.requests == 14
     late = look(traffic, state, task, seconds=64.999)
     assert late.burst == Burst(n_stable=6, failed_stable=4, n_candidate=5, failed_candidate=3)
+    traffic.write(again(traffic, canary[3], at=traffic.start, status="timeout", latency_ms=50_000))
+    hung = look(traffic, state, task, seconds=64.999)
+    assert hung.burst == Burst(6, 4, n_candidate=6, failed_candidate=4), "it began before, and failed just now"
     restarted = state.model_copy(update={"stage_started_at": traffic.start + timedelta(seconds=6)})
     assert look(traffic, restarted, task).burst == Burst(0, 0, 0, 0), "nothing from before the stage"
 
