@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ratchet.schemas.rollout_events import GateResult, Rollout
-    from ratchet.services.operator.status import Standing
+    from ratchet.services.operator.status import Standing, Switch
     from ratchet.services.rules.standing import GateStanding, GatewayStanding, Step
 
 UNDER_WAY = ("running", "paused")
@@ -55,8 +55,8 @@ def lines(standing: Standing) -> list[str]:
         said += [f"  {result.verdict:<12} {result.reason}" for result in standing.table.gates]
     said += [f"  {line}" for line in gateway_lines(standing)]
     said += [f"  {'next' if one.next else 'waits'}: {one.adapter}: {one.why}" for one in standing.queue]
-    if standing.switch_seconds is not None:
-        said.append(f"  last switch: {standing.switch_seconds:.2f} s from the decision to the last request")
+    if standing.switch is not None:
+        said.append(f"  {switch_line(standing.switch)}")
     said.append(last)
     if standing.decision is not None:
         said.append(f"  now: {standing.decision.action}: {standing.decision.reason}")
@@ -115,8 +115,8 @@ def _panel(standing: Standing) -> RenderableType:
         parts.append(_gates(standing.gates))
     parts += [Text(line) for line in gateway_lines(standing)]
     parts += [Text(f"{'next' if one.next else 'waits'}: {one.adapter}: {one.why}") for one in standing.queue]
-    if standing.switch_seconds is not None:
-        parts.append(Text(f"last switch {standing.switch_seconds:.2f} s"))
+    if standing.switch is not None:
+        parts.append(Text(switch_line(standing.switch)))
     parts.append(Text(f"{table.action} by {table.actor} at {at(table.at)}: {table.reason}", style="dim"))
     if standing.decision is not None:
         parts.append(Text(f"now: {standing.decision.action}: {standing.decision.reason}", style="bold"))
@@ -233,6 +233,14 @@ def _behind(one: GatewayStanding, standing: Standing) -> str:
     follows = f"follows version {one.version}" if one.version else "has no table of this task"
     seen = duration(max((standing.at - one.seen_at).total_seconds(), 0.0))
     return f"  {one.gateway} {follows}, last heard {seen} ago" + (": out of reach" if one.silent else "")
+
+
+def switch_line(switch: Switch) -> str:
+    """How fast users last left an adapter."""
+    return (
+        f"last switch: {switch.action} at {at(switch.decided_at)}, {switch.switch_seconds:.2f} s from the decision to"
+        f" the last request to {switch.adapter}; {switch.followed} of {switch.gateways} gateways follow"
+    )
 
 
 def shares(table: Rollout) -> str:

@@ -6,7 +6,7 @@ The controller is not asked: it may be away, and what it would decide follows fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.seed import rollouts
+from ratchet.services.rules.acknowledging import HOLDS_UP
 from ratchet.services.rules.deciding import Decision, decide, gates_of, stage_of
 from ratchet.services.rules.evidence import StageEvidence
 from ratchet.services.rules.standing import (
@@ -43,6 +44,24 @@ class ArmCount:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """The last table that sent users away from an adapter: seconds from the decision to its last request.
+
+    ``followed`` of the ``gateways`` that spoke at that time have had the table in force since.
+    """
+
+    decided_at: datetime
+    action: str
+    adapter: str
+    switch_seconds: float
+    gateways: int
+    followed: int
+
+
+SWITCH = tuple(field.name for field in fields(Switch))
+
+
+@dataclass(frozen=True)
 class Standing:
     """Where one task's rollout stands.
 
@@ -58,7 +77,7 @@ class Standing:
     candidate: ArmCount | None
     gateways: list[GatewayStanding]
     queue: list[Waiting]
-    switch_seconds: float | None
+    switch: Switch | None
 
     @property
     def share(self) -> float | None:
@@ -85,7 +104,7 @@ class Standing:
             "counted": counted,
             "gateways": self.gateways,
             "queue": self.queue,
-            "switch_seconds": self.switch_seconds,
+            "switch": self.switch,
         }
 
 
@@ -123,7 +142,8 @@ def _standing(
     # what gateways said may be stored with an instant a little ahead of ours
     rows = store.query("rollout_gateways", task=table.task, until=instant(now + timedelta(seconds=5)))
     gateways = gateway_standings(rows, table.version, now)
-    behind = [one.gateway for one in gateways if not one.acknowledged and not one.silent]
+    behind = [one.gateway for one in gateways if not one.acknowledged and now - one.seen_at <= HOLDS_UP]
+    switches = store.query("rollout_switches", task=table.task, most=1)
     decision: Decision | None = None
     gates: list[GateStanding] = []
     stable, candidate = None, None
@@ -142,7 +162,7 @@ def _standing(
         candidate=candidate,
         gateways=gateways,
         queue=waiting_list(table.task, adapters, table, policy.rollout.best_arm.candidates if policy else 1),
-        switch_seconds=None,
+        switch=Switch(**{name: switches[0][name] for name in SWITCH}) if switches else None,
     )
 
 
@@ -165,8 +185,14 @@ def _arms(store: Questions, table: Rollout, now: datetime) -> tuple[ArmCount, Ar
     until = instant(now + timedelta(seconds=1))
     rows = store.query(
         "rollout_arms",
-        task=table.task, rollout_id=table.rollout_id, since=since, until=until, settled=since, recently=until,
-    )  # fmt: skip
+        task=table.task,
+        rollout_id=table.rollout_id,
+        candidate=table.candidate or "",
+        since=since,
+        until=until,
+        settled=since,
+        recently=until,
+    )
     counted = {bool(row["candidate"]): row for row in rows}
     mirrored = table.weight_bp == 0
 

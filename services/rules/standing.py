@@ -10,13 +10,12 @@ from typing import Any, Literal
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import GateResult, Rollout
 from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
+from ratchet.services.rules.acknowledging import LIVE
 from ratchet.services.rules.deciding import key
 from ratchet.services.rules.evidence import Evidence, Exceedances, Means
 from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, number, queue
 
 FULL = 10_000
-SILENT_S = 15.0
-"""A gateway speaks every five seconds; one that missed three is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def gateway_standings(rows: Sequence[Mapping[str, Any]], version: int, now: date
             since=row["since"] if row["version"] else None,
             seen_at=row["seen_at"],
             acknowledged=row["version"] >= version,
-            silent=(now - row["seen_at"]).total_seconds() > SILENT_S,
+            silent=now - row["seen_at"] > LIVE,
         )
         for row in sorted(rows, key=lambda row: str(row["gateway"]))
     ]

@@ -13,7 +13,7 @@ from ratchet.schemas.rollout_events import GateResult, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.cli import rollout_view
 from ratchet.services.cli.rollout_view import how_far, interval, lines, picture, watch
-from ratchet.services.operator.status import ArmCount, Standing
+from ratchet.services.operator.status import ArmCount, Standing, Switch
 from ratchet.services.rules.deciding import Decision
 from ratchet.services.rules.standing import GateStanding, GatewayStanding, Waiting, track
 
@@ -58,7 +58,8 @@ def standing(**more: Any) -> Standing:
             GatewayStanding("gw-1", 12, began, NOW, True, False),
             GatewayStanding("gw-2", 11, began, NOW - timedelta(seconds=40), False, True),
         ],
-        "queue": [Waiting("support@v5-00000000", True, "one at a time")], "switch_seconds": 0.314,
+        "queue": [Waiting("support@v5-00000000", True, "one at a time")],
+        "switch": Switch(began, "abort", "support@v2-00000000", 0.314, 2, 1),
     }  # fmt: skip
     return Standing(**body | more)
 
@@ -74,7 +75,11 @@ SAID = (
 def test_elsewhere_than_on_a_terminal_everything_is_a_line() -> None:
     """No control characters; stages, arms, gates, gateways, the queue, the last switch, and what happens next."""
     said = "\n".join(lines(standing())).replace("candidate 205 of 40", "candidate 205 requests of 40")
-    for expected in (*SAID, "support: running in stage '20%'", "last switch: 0.31 s"):
+    for expected in (
+        *SAID,
+        "support: running in stage '20%'",
+        "last switch: abort at 2026-11-02 10:00:00 UTC, 0.31 s from the decision",
+    ):
         assert expected in said, expected
     assert "shadow ✓  5% ✓  [20%: 2 h 00 min of 4 h 00 min to 168 h 00 min]  50%  100%" in said
     assert "5% of max_n 4000; about 1000 more, 10 h 00 min at this rate" in said
@@ -90,7 +95,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     for expected in SAID[:2] + SAID[4:]:
         assert expected in said, expected
     assert "● shadow ── ● 5% ── ◉ 20% 2 h 00 min of 4 h 00 min to 168 h 00 min ── ○ 50% ── ○ 100%" in said
-    for expected in ("0.9 of 812", "0.91 of 205", interval(result()), "support: running", "last switch 0.31 s"):
+    for expected in ("0.9 of 812", "0.91 of 205", interval(result()), "support: running", "0.31 s from the decision"):
         assert expected in said, expected
 
 
@@ -159,7 +164,7 @@ def test_a_shadow_stage_has_no_users() -> None:
 def test_the_json_is_the_table_with_what_is_known_now() -> None:
     """The event's own fields stay where they are."""
     body = standing().as_json()
-    assert (body["task"], body["version"], body["switch_seconds"]) == ("support", 12, 0.314)
+    assert (body["task"], body["version"], body["switch"].switch_seconds) == ("support", 12, 0.314)
     (one,) = body["now"]["gates"]
     assert (one["gate"], one["needed_n"], one["cannot_decide"], one["difference"]) == ("completion", 1_205, False, 0.01)
     assert body["counted"]["share"] == 0.2
