@@ -21,6 +21,9 @@ from ratchet.services.rules.evidence import Burst, Paired, Sample, Split, StageE
 FULL = 10_000
 SETTLED_S = 5.0
 """So long after a stage began its table is taken to be in force at every gateway: users are counted from then on."""
+ENDED_S = 150.0
+"""Calls that began so long ago have ended (a gateway waits 120 s for an answer) and are known. A slower arm's are known
+later: counted up to now its users would always look too few."""
 
 
 def unobservable(stage: Stage, policy: TaskPolicy, copies_wait: bool) -> frozenset[Metric]:
@@ -113,6 +116,7 @@ def _present(
         since=instant(present.since),
         until=instant(present.until),
         settled=instant(present.since + timedelta(seconds=SETTLED_S)),
+        ended=instant(now - timedelta(seconds=ENDED_S)),
         recently=instant(burst_since),
     )
     nothing = dict.fromkeys(("calls", "keys", "recent_calls", "recent_failures"), 0)

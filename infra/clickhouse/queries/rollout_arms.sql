@@ -1,11 +1,13 @@
 -- What did both arms of a rollout's present stage get: how many calls, of how many sticky keys, and how many of the last
 -- seconds' calls failed? Mirrored copies are the candidate's calls, and nobody's sticky key. Keys count from `settled`
--- on, whatever became of their calls; of cancelled calls nothing else counts. A call is recent by its end: one that timed
--- out began long before anybody knew.
+-- until `ended`, whatever became of their calls; of cancelled calls nothing else counts. A call is recent by its end: one
+-- that timed out began long before anybody knew.
 SELECT
     candidate,
     countIf(status != 'cancelled') AS calls,
-    uniqExactIf(sticky, routed AND at >= {settled:DateTime64(6, 'UTC')}) AS keys,
+    uniqExactIf(
+        sticky, routed AND at >= {settled:DateTime64(6, 'UTC')} AND at < {ended:DateTime64(6, 'UTC')}
+    ) AS keys,
     countIf(recent AND status != 'cancelled') AS recent_calls,
     countIf(recent AND status IN ('error', 'timeout')) AS recent_failures
 FROM

@@ -149,7 +149,7 @@ def test_copies_that_wait_show_no_latency(traffic: Any, copies_wait: bool) -> No
 
 
 def test_users_are_split_and_bursts_counted(traffic: Any) -> None:
-    """Keys of each arm once the table is in force, whatever became of their calls; failures of the last minute."""
+    """Keys of each arm between a stage's first seconds and its last minutes, whatever became of their calls; bursts."""
     state, task = running(traffic, ERRORS)
     traffic.calls(state, "canary", traffic.start, 9, errors=9)  # before every gateway has the table: calls, not keys
     settled = traffic.start + timedelta(seconds=5)
@@ -161,16 +161,20 @@ def test_users_are_split_and_bursts_counted(traffic: Any) -> None:
         again(traffic, canary[0], conversation_id="c1", status="cancelled"),
         again(traffic, canary[0], stage="fallback"),
     )
+    # a slower arm's calls are known later: who began just now is not counted yet
+    traffic.write(again(traffic, stable[0], user="u3", at=traffic.start + timedelta(seconds=40)))
+    assert look(traffic, state, task, seconds=150 + 39).split == Split(stable=5, candidate=6, weight_bp=5_000)
+    assert look(traffic, state, task, seconds=150 + 41).split == Split(stable=6, candidate=6, weight_bp=5_000)
     now = look(traffic, state, task)
-    assert now.split == Split(stable=5, candidate=6, weight_bp=5_000)
-    assert now.burst == Burst(n_stable=6, failed_stable=4, n_candidate=14, failed_candidate=12)
+    assert now.split == Split(0, 0, 5_000)
+    assert now.burst == Burst(n_stable=7, failed_stable=5, n_candidate=14, failed_candidate=12)
     assert now.requests == 14
     late = look(traffic, state, task, seconds=64.999)
-    assert late.burst == Burst(n_stable=6, failed_stable=4, n_candidate=5, failed_candidate=3)
+    assert late.burst == Burst(n_stable=7, failed_stable=5, n_candidate=5, failed_candidate=3)
     traffic.write(again(traffic, canary[3], at=traffic.start, status="timeout", latency_ms=50_000))
     hung = look(traffic, state, task, seconds=64.999)
-    assert hung.burst == Burst(6, 4, n_candidate=6, failed_candidate=4), "it began before, and failed just now"
-    restarted = state.model_copy(update={"stage_started_at": traffic.start + timedelta(seconds=6)})
+    assert hung.burst == Burst(7, 5, n_candidate=6, failed_candidate=4), "it began before, and failed just now"
+    restarted = state.model_copy(update={"stage_started_at": traffic.start + timedelta(seconds=41)})
     assert look(traffic, restarted, task).burst == Burst(0, 0, 0, 0), "nothing from before the stage"
 
 
