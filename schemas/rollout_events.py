@@ -138,5 +138,6 @@ class Gateway(Event):
     since: dict[TaskName, Instant] = Field(default_factory=dict, description="when that version took effect here")
     in_flight: dict[AdapterName, Count] = Field(default_factory=dict, description="requests at model servers now")
     last_request: dict[AdapterName, Instant] = Field(
-        default_factory=dict, description="when each adapter was last routed to, mirrored copies included"
+        default_factory=dict,
+        description="when a table last sent a request or a copy to each adapter; requests that name theirs apart",
     )

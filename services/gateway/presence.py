@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from ratchet.schemas.events import Event
@@ -18,7 +18,7 @@ from ratchet.services.gateway.routes import RoutingTables
 
 EVERY_S = 5.0
 _READY_S = 0.1
-_REMEMBERED = 256
+_REMEMBERED = timedelta(days=1)
 
 
 class Traffic:
@@ -33,12 +33,13 @@ class Traffic:
         """Start with none."""
         self.in_flight: dict[str, int] = {}
         self.last: dict[str, datetime] = {}
-        """When each adapter was last routed to."""
+        """When a table last sent a request or a copy to each adapter."""
 
-    def begin(self, adapter: str, at: datetime) -> None:
-        """Note that a request is on its way to an adapter."""
+    def begin(self, adapter: str, at: datetime | None) -> None:
+        """Note that a request is on its way to an adapter; ``at`` None: its client named it, and no table sent it."""
         self.in_flight[adapter] = self.in_flight.get(adapter, 0) + 1
-        self.last[adapter] = at
+        if at is not None:
+            self.last[adapter] = at
 
     def end(self, adapter: str) -> None:
         """Note that it has its answer, or never will."""
@@ -48,9 +49,9 @@ class Traffic:
         else:
             del self.in_flight[adapter]
 
-    def forget(self) -> None:
-        """Drop all but the adapters that were routed to last: anybody may name adapters that never were."""
-        for adapter in sorted(self.last, key=self.last.__getitem__, reverse=True)[_REMEMBERED:]:
+    def forget(self, now: datetime) -> None:
+        """Drop the adapters that were routed to for the last time long ago."""
+        for adapter in [name for name, at in self.last.items() if now - at > _REMEMBERED]:
             del self.last[adapter]
 
 
@@ -116,6 +117,6 @@ class Presence:
     async def follow(self) -> None:
         """Say it every few seconds, for ever, as soon as the tables are known."""
         while True:
-            self._traffic.forget()
+            self._traffic.forget(self._now())
             self.say()
             await asyncio.sleep(EVERY_S if self._ready() else _READY_S)

@@ -152,7 +152,7 @@ class Proxy:
         call.answer = NOTHING
         adapter = attempt.leg.adapter
         body = call.ask.body | {"model": self._sources.served_name(adapter)}
-        self._traffic.begin(adapter, attempt.at)
+        self._traffic.begin(adapter, attempt.at if attempt.leg.stage != "pinned" else None)
         try:
             async with self._upstreams.open(call.ask.path, body) as response:
                 if call.ask.stream:

@@ -119,15 +119,28 @@ def test_nothing_is_acknowledged_before_the_tables_were_read_to_their_end() -> N
     assert [event.tables for event in emitted if isinstance(event, Gateway)] == [{"support": 1}]
 
 
-def test_adapters_that_were_named_once_are_forgotten() -> None:
-    """Clients may pin names without end; the adapters that were routed to last stay."""
+def test_a_request_that_names_its_adapter_was_routed_by_no_table(serve: Any) -> None:
+    """It is in flight, and must be waited for, but says nothing of when a table last sent somebody there."""
+    world = serve(name="gw")
+    world.roll_out(weight_bp=0)
+    release = world.hold()
+    asking = threading.Thread(target=lambda: httpx.post(world.url + CHAT, json=ASKED | {"model": CANDIDATE}))
+    asking.start()
+    until(lambda: len(world.peer.requests) == 1)
+    apply(world, 2)
+    assert (said(world)[-1].in_flight, said(world)[-1].last_request) == ({CANDIDATE: 1}, {})
+    release()
+    asking.join()
+
+
+def test_adapters_of_long_ago_are_forgotten() -> None:
+    """Else what a gateway says of itself would grow with every adapter that ever was."""
     traffic, begun = Traffic(), now()
-    for number in range(300):
-        traffic.begin(f"support@v{number + 1}-aaaaaaaa", begun + timedelta(seconds=number))
-        traffic.end(f"support@v{number + 1}-aaaaaaaa")
-    traffic.forget()
-    assert len(traffic.last) == 256
-    assert max(traffic.last.values()) == begun + timedelta(seconds=299)
+    for day in range(3):
+        traffic.begin(f"support@v{day + 1}-aaaaaaaa", begun + timedelta(days=day))
+        traffic.end(f"support@v{day + 1}-aaaaaaaa")
+    traffic.forget(begun + timedelta(days=2))
+    assert traffic.last.keys() == {"support@v2-aaaaaaaa", "support@v3-aaaaaaaa"}
     assert traffic.in_flight == {}
 
 
