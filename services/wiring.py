@@ -232,6 +232,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
     from ratchet.infra import clock
     from ratchet.services.controller.controller import Controller
     from ratchet.services.controller.hooks import Hooks
+    from ratchet.services.controller.lead import KafkaLead
 
     return Controller(
         store=at,
@@ -246,6 +247,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         copies_wait=s.prioritises,
         unload_after_s=s.unload_after_s,
         hooks=Hooks(s.rollout_hooks, clock.now),
+        lead=KafkaLead(s.kafka),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ratchet.infra.kafka.config import record_limit
 from ratchet.schemas.errors import BrokerError, InvalidEvent
@@ -18,12 +18,14 @@ class MemoryPublisher:
     ``away=True`` makes it behave as a broker that takes nothing more.
     """
 
-    def __init__(self, queue_records: int = 100_000) -> None:
+    def __init__(self, queue_records: int = 100_000, follow: Callable[[Event], None] | None = None) -> None:
         """Start empty.
 
         Args:
             queue_records: records that may wait while ``away``; more raise `BrokerError`.
+            follow: called with each event, as whoever follows its topic is.
         """
+        self._follow = follow
         self.events: list[Event] = []
         self.records: list[tuple[str, bytes | None, bytes]] = []
         self.headers: list[dict[str, bytes]] = []
@@ -38,6 +40,8 @@ class MemoryPublisher:
         topic, key = route(event)
         self.send(topic.name, key.encode(), event.to_bytes())
         self.events.append(event)
+        if self._follow is not None:
+            self._follow(event)
 
     def send(self, topic: str, key: bytes | None, value: bytes, *, headers: Mapping[str, bytes] | None = None) -> None:
         """Keep one record; see `Publisher.send`."""

@@ -75,6 +75,8 @@ class Tail:
         self._apply = apply
         self._lost = False
         self._heard = time.monotonic()
+        self._position = 0
+        self._moved = threading.Condition()
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"kafka-tail-{topic.name}", daemon=True)
@@ -86,6 +88,11 @@ class Tail:
     def caught_up(self, timeout_s: float) -> bool:
         """Wait until everything that the topic held at the start was applied; False after ``timeout_s`` seconds."""
         return self._caught_up.wait(timeout_s)
+
+    def read_to(self, offset: int, timeout_s: float) -> bool:
+        """Wait until everything before this offset of a topic's only partition was applied; False when time is up."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self._position >= offset, timeout_s)
 
     def silent_s(self) -> float:
         """Seconds since the broker last answered: `CHECK_S` or so while all is well, however quiet the topic is.
@@ -123,13 +130,20 @@ class Tail:
                 if (error := message.error()) is None:
                     self._heard = quiet_since = time.monotonic()
                     self._take(_record(message))
+                    self._move(int(message.offset() or 0) + 1)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self._heard = time.monotonic()
+                    self._move(int(message.offset() or 0))
                     waiting.discard(message.partition())
                     if not waiting:
                         self._caught_up.set()
         finally:
             reader.close()
+
+    def _move(self, position: int) -> None:
+        with self._moved:
+            self._position = position
+            self._moved.notify_all()
 
     def _error(self, error: KafkaError) -> None:
         # called from within poll
@@ -154,6 +168,7 @@ class Tail:
     def _begin(self, reader: Consumer) -> set[int]:
         """Assign all partitions from their beginning, however long the broker or the topic takes to appear."""
         said = False
+        self._move(0)
         while not self._stop.is_set():
             problem = "no such topic yet"
             try:

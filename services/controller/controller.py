@@ -1,7 +1,7 @@
 """The rollout controller: observe (ClickHouse), decide (pure rules), act (vLLM, then the routing table).
 
-One controller runs for all tasks. Its state is the compacted topic ``ratchet.rollout``; a table
-that it publishes takes effect at every gateway, so a rollback is one event and loads nothing.
+One controller acts for all tasks; others follow and take over. Its state is the compacted topic ``ratchet.rollout``;
+a table that it publishes takes effect at every gateway, so a rollback is one event and loads nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
-from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -24,28 +22,33 @@ from ratchet.schemas.rollout_events import Gateway, Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.hooks import Hooks
+from ratchet.services.controller.known import Known
+from ratchet.services.controller.lead import Alone, Lead
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
 from ratchet.services.controller.seed import rollouts
+from ratchet.services.controller.troubles import Troubles
 from ratchet.services.controller.unloading import Unloading
+from ratchet.services.controller.writing import Writer
 from ratchet.services.rules.deciding import Decision, decide
+from ratchet.services.rules.fencing import Log, mended
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
-from ratchet.services.rules.placement import Placement
+from ratchet.services.rules.placement import Placement, residents
 from ratchet.services.rules.rollout import apply
 from ratchet.services.rules.starting import starting
 from ratchet.services.rules.tables import refuse
 from ratchet.services.rules.waiting import UNDER_WAY
 
 log = logging.getLogger("ratchet.controller")
-FLUSH_S = 5.0
+ANSWER_S = 0.5
+"""Between two looks at who follows a flip; an instruction is answered when it comes."""
 
 
 class Controller:
     """Runs every task's rollout.
 
-    ``states`` are the routing tables in force and ``decisions`` the last decision of each running
-    rollout, both by task.
+    ``known`` is what the topics told, ``decisions`` the last decision of each running rollout, by task.
 
     Args:
         store: ClickHouse.
@@ -60,6 +63,7 @@ class Controller:
         copies_wait: mirrored copies wait behind users' requests, so their latency is no evidence.
         unload_after_s: seconds after which an adapter that nothing routes to any more is unloaded.
         hooks: who is asked before a transition.
+        lead: whether this controller acts; None: it is the only one.
     """
 
     def __init__(
@@ -77,40 +81,58 @@ class Controller:
         copies_wait: bool = False,
         unload_after_s: float = 600.0,
         hooks: Hooks | None = None,
+        lead: Lead | None = None,
     ) -> None:
-        self.states: dict[str, Rollout] = {}
+        self.known = Known()
         self.decisions: dict[str, Decision] = {}
-        self._store, self._publisher = store, publisher
+        self._store, self.lead = store, lead or Alone()
         self._replicas, self._placement, self._folder, self._copies_wait = replicas, placement, folder, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
         self._hooks = hooks or Hooks({}, clock)
         self._flips = Flips(publisher)
         self._unloading = Unloading(replicas, self._flips, unload_after_s)
-        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._adapters: dict[str, Adapter] = {}
-        self._asked: deque[Operator] = deque()
-        self._answered: set[str] = set()
-        self._behind: set[str] = set()
+        self._writer = Writer(self.known, publisher, self.lead)
+        self._preparing: dict[str, asyncio.Task[str | None]] = {}
         self._known_new: set[str] = set()
         self._resident: dict[str, frozenset[str]] = {}
-        self._said: dict[str, str] = {}
+        self._troubles = Troubles()
+        self._wake: Callable[[], None] = lambda: None
+
+    @property
+    def states(self) -> Mapping[str, Rollout]:
+        """The routing tables in force, by task."""
+        return self.known.states
 
     def receive(self, event: Event) -> None:
         """Take an event of the state topics, in their order, or a gateway's word, from any thread."""
         if isinstance(event, Gateway):
             self._flips.receive(event)
         else:
-            self._inbox.put(event)
+            self.known.receive(event)
+            if isinstance(event, Operator | Rollout):
+                self._wake()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look, and reconcile the replicas, every ``interval_s`` seconds until ``stop`` is set.
+        """Answer people at once, and judge and reconcile every ``interval_s`` seconds, until ``stop`` is set.
 
-        Side by side, so that a vLLM that hangs delays no rollback.
+        Side by side, so that neither a vLLM nor a ClickHouse that hangs holds a person up.
         """
+        loop, asked = asyncio.get_running_loop(), asyncio.Event()
 
-        async def looking() -> None:
+        def wake() -> None:
+            loop.call_soon_threadsafe(asked.set)
+
+        self._wake = wake
+
+        async def answering() -> None:
             while not stop.is_set():
-                await self.look(self._clock())
+                asked.clear()
+                await self.answer(self._clock())
+                await _pause(asked, min(self._interval_s, ANSWER_S))
+
+        async def judging() -> None:
+            while not stop.is_set():
+                await self.judge(self._clock())
                 await _pause(stop, self._interval_s)
 
         async def reconciling() -> None:
@@ -118,31 +140,43 @@ class Controller:
                 await self.reconcile()
                 await _pause(stop, self._interval_s)
 
-        await asyncio.gather(looking(), reconciling())
-        await self._hooks.close()
+        try:
+            await asyncio.gather(answering(), judging(), reconciling())
+        finally:
+            self._wake = lambda: None
+            for preparing in self._preparing.values():
+                preparing.cancel()
+            await self._hooks.close()
 
     async def tick(self, now: datetime) -> list[Rollout]:
-        """Reconcile once, then look once; the routing tables that were published."""
-        self._read_inbox()
+        """Reconcile, answer and judge once; the routing tables that were published."""
         await self.reconcile()
-        return await self.look(now)
+        tables = await self.answer(now)
+        if self._preparing:
+            await asyncio.wait(self._preparing.values())
+            tables += await self.answer(now)
+        return tables + await self.judge(now)
 
     async def reconcile(self) -> None:
         """Load what a replica lacks of the adapters in routing tables and of those that wait.
 
         What the replicas of an adapter confirmed is remembered: nothing else starts or advances.
         """
+        self.known.read()
+        if not self.lead.leads:
+            self._resident.clear()
+            return
         needs = self._needs()
         places = self._places(frozenset().union(*needs.values()))
         for task, names in needs.items():
             try:
                 here = {name: places[name] for name in names}
-                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters), self._folder)
+                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self.known.adapters), self._folder)
             except ModelError as error:
                 self._resident[task] = frozenset()
-                self._say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
+                self._troubles.say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
                 continue
-            self._clear(f"vLLM for {task}")
+            self._troubles.clear(f"vLLM for {task}")
             self._resident[task] = names
             if loaded:
                 log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
@@ -150,112 +184,117 @@ class Controller:
         await self._unloading.run(wanted_now, list(self.states.values()), self._clock())
 
     def _places(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
-        known = self._adapters
+        known = self.known.adapters
         return self._placement.of(names, {name: known[name].base_model for name in names if name in known})
 
     def _needs(self) -> dict[str, frozenset[str]]:
-        adapters = list(self._adapters.values())
+        adapters = list(self.known.adapters.values())
         most = {task: policy.rollout.best_arm.candidates for task, policy in self._tasks.items()}
         tasks = {*self._tasks, *self.states}
         return {task: wanted(task, self.states.get(task), adapters, most.get(task, 1)) for task in tasks}
 
-    async def look(self, now: datetime) -> list[Rollout]:
-        """Answer people, start what waits, judge what runs; the routing tables that were published.
+    async def answer(self, now: datetime) -> list[Rollout]:
+        """Do what people ask, and follow what gateways acknowledge; the routing tables that were published.
 
-        People come first, since what they ask must work while ClickHouse or vLLM is away. What
-        is away is said once, and nothing is decided without it.
+        It needs neither ClickHouse nor vLLM: what must be loaded first is loaded beside it.
         """
-        self._read_inbox()
+        self.known.read()
         published: list[Rollout] = []
-        try:
-            await self._publish_again()
-            while self._asked:
-                published.append(await self._answer(self._asked[0], now))
-                self._asked.popleft()
+        if not self.lead.leads:
+            return published
+        with self._kafka():
+            for asked in list(self.known.asked):
+                # while a table of ours is not read back, it is not known whether it answered this
+                free = asked in self.known.asked and self.known.unread(asked.task) is None
+                if free and (table := await self._answer(asked, now)):
+                    published.append(table)
+            self._flips.look(list(self.states.values()), now)
+        open_ = {asked.id for asked in self.known.asked}
+        for gone in [id for id, loading in self._preparing.items() if id not in open_ and loading.done()]:
+            del self._preparing[gone]
+        return published
+
+    async def judge(self, now: datetime) -> list[Rollout]:
+        """Mend the topic, judge what runs and start what waits; the routing tables that were published."""
+        self.known.read()
+        published: list[Rollout | None] = []
+        if not self.lead.leads:
+            return []
+        with self._kafka():
+            for task in sorted(self.states):
+                published.append(await self._mend(task, now))
             for task, policy in self._tasks.items():
                 published += await self._judge(task, policy, now)
                 published += await self._start_waiting(task, policy, now)
-            self._flips.look(list(self.states.values()), now)
+        return [table for table in published if table is not None]
+
+    @contextlib.contextmanager
+    def _kafka(self) -> Iterator[None]:
+        """Say it once when Kafka takes no table; what was decided is decided again later."""
+        try:
+            yield
         except BrokerError as error:
-            self._say("Kafka", f"Kafka takes no routing table, trying again: {error}")
+            self._troubles.say("Kafka", f"Kafka takes no routing table, trying again: {error}")
         else:
-            if published:
-                self._clear("Kafka")
-        return published
+            self._troubles.clear("Kafka")
 
-    def _read_inbox(self) -> None:
-        """Take what came in; only where no answer is half given, never from `reconcile` beside `look`."""
-        while not self._inbox.empty():
-            match self._inbox.get_nowait():
-                case Rollout() as table:
-                    self._take_table(table)
-                case Adapter() as adapter:
-                    self._adapters[adapter.name] = adapter
-                case Operator() as asked if asked.id not in self._answered and asked not in self._asked:
-                    self._asked.append(asked)
+    async def _mend(self, task: str, now: datetime) -> Rollout | None:
+        """Publish a table again where the topic's last record is another one."""
+        await self._writer.settle(task)
+        state = self.states[task]
+        table = mended(self.known.logs.get(task, Log()), now, self._new_id())
+        if table is None or self.known.unread(task) is not None:
+            return None
+        log.warning("%s: the rollout topic ends with another table than version %d", task, state.version)
+        return await (self._writer.repeat(table) if table.id == state.id else self._writer.write(table, state))
 
-    def _take_table(self, table: Rollout) -> None:
-        held = self.states.get(table.task)
-        if held is None or table.version > held.version:
-            self.states[table.task] = table
-            self._behind.discard(table.task)
-        elif table.version < held.version:
-            # the topic was emptied and seeded with an older table than ours
-            self._behind.add(table.task)
-        if table.operator_seen:
-            self._answered.add(table.operator_seen)
-            # topic order: what was asked before the instruction that a table answers is answered too
-            asked = [one for one in self._asked if one.task == table.task]
-            for position, one in enumerate(asked):
-                if one.id == table.operator_seen:
-                    for answered in asked[: position + 1]:
-                        self._asked.remove(answered)
-
-    async def _publish_again(self) -> None:
-        for task in sorted(self._behind):
-            log.warning(
-                "%s: the rollout topic holds an older table than version %d: publishing it again",
-                task,
-                self.states[task].version,
-            )
-            await self._publish(self.states[task])
-        self._behind.clear()
-
-    async def _answer(self, asked: Operator, now: datetime) -> Rollout:
+    async def _answer(self, asked: Operator, now: datetime) -> Rollout | None:
         state, policy = self.states.get(asked.task), self._policy(asked.task)
-        table = follow(asked, state, policy, self._adapters, now, self._new_id)
-        if table.action == "start" and table.candidate:
-            places = self._places(frozenset([table.candidate]).union(*self._needs().values()))
-            here = {table.candidate: places[table.candidate]}
-            try:
-                await asyncio.to_thread(ensure, self._replicas, here, dict(self._adapters), self._folder)
-            except ModelError as error:
-                table = refused(asked, state, now, self._new_id(), f"{table.candidate} could not be loaded: {error}")
+        table = follow(asked, state, policy, self.known.adapters, now, self._new_id)
+        if names := residents(table) - (residents(state) if state else set()):
+            preparing = self._preparing.get(asked.id)
+            if preparing is None:
+                self._preparing[asked.id] = preparing = asyncio.create_task(self._load(names))
+                preparing.add_done_callback(lambda _: self._wake())
+            if not preparing.done():
+                return None  # answered once it is there; what is asked meanwhile is answered first
+            if why := self._preparing.pop(asked.id).result():
+                why = f"{', '.join(sorted(names))} could not be loaded: {why}"
+                table = refused(asked, state, now, self._new_id(), why)
         await self._hooks.before(state, table)
-        await self._publish(table)
-        self._answered.add(asked.id)
-        return table
+        return await self._writer.write(table, state)
 
-    async def _start_waiting(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
+    async def _load(self, names: Collection[str]) -> str | None:
+        """Load adapters on their replicas; why that failed, or None."""
+        places = self._places(frozenset(names).union(*self._needs().values()))
+        here = {name: places[name] for name in names}
+        try:
+            await asyncio.to_thread(ensure, self._replicas, here, dict(self.known.adapters), self._folder)
+        except ModelError as error:
+            return str(error)
+        return None
+
+    async def _start_waiting(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout | None]:
         """Begin what waits, unless another rollout is in front of users or a hook says no."""
         state = self.states.get(task)
-        adapters, resident = list(self._adapters.values()), self._resident.get(task, frozenset())
+        adapters, resident = list(self.known.adapters.values()), self._resident.get(task, frozenset())
         tables = starting(task, adapters, resident, state, policy.rollout, now, self._new_id)
         if not tables or (state is None and not await self._is_new(task)):
             return []
         if veto := await self._hooks.before(state, tables[-1]):
             return await self._vetoed(veto, task, state, now)
+        published: list[Rollout | None] = []
         for table in tables:
-            await self._publish(table)
-        return tables
+            published.append(await self._writer.write(table, state))
+            state = table
+        return published
 
-    async def _vetoed(self, veto: Veto, task: str, state: Rollout | None, now: datetime) -> list[Rollout]:
+    async def _vetoed(self, veto: Veto, task: str, state: Rollout | None, now: datetime) -> list[Rollout | None]:
         """Record a hook's veto, once; the transition is asked for again at a later look."""
         if not veto.record:
             return []
         table = refuse(task, state, now, self._new_id(), veto.actor, veto.reason)
-        await self._publish(table)
-        return [table]
+        return [await self._writer.write(table, state)]
 
     async def _is_new(self, task: str) -> bool:
         """Whether ClickHouse, too, knows no table of a task: an emptied topic must not restart from the base model."""
@@ -264,17 +303,17 @@ class Controller:
         try:
             known = {table.task: table for table in await asyncio.to_thread(rollouts, self._store)}
         except StoreError as error:
-            self._say("ClickHouse", f"no first rollout without ClickHouse: {error}")
+            self._troubles.say("ClickHouse", f"no first rollout without ClickHouse: {error}")
             return False
-        self._clear("ClickHouse")
+        self._troubles.clear("ClickHouse")
         if task in known:
             log.warning("%s: the rollout topic lost its table: publishing version %d again", task, known[task].version)
-            await self._publish(known[task])
+            await self._writer.repeat(known[task])
             return False
         self._known_new.add(task)
         return True
 
-    async def _judge(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout]:
+    async def _judge(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout | None]:
         state = self.states.get(task)
         if state is None or state.status not in UNDER_WAY:
             self.decisions.pop(task, None)
@@ -283,48 +322,27 @@ class Controller:
         try:
             evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait, waiting)
         except StoreError as error:
-            self._say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
+            self._troubles.say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
             return []
-        self._clear("ClickHouse")
-        if self.states.get(task) is not state:
-            return []  # another controller's table came in meanwhile
+        self._troubles.clear("ClickHouse")
+        if (now_in_force := self.states.get(task)) is None or now_in_force.id != state.id:
+            return []  # a person's table came in meanwhile, or another controller's
         decision = decide(state, evidence, policy.rollout, now)
         self.decisions[task] = decision
         if decision.action == "wait":
             return []
         if decision.action in ("advance", "promote") and state.candidate not in self._resident.get(task, frozenset()):
             return []
-        candidate = self._adapters.get(state.candidate or "")
+        candidate = self.known.adapters.get(state.candidate or "")
         dataset = candidate.dataset if candidate else None
         table = apply(state, decision, policy.rollout, now, self._new_id(), dataset=dataset)
         if veto := await self._hooks.before(state, table):
             return await self._vetoed(veto, task, state, now)
-        await self._publish(table)
-        return [table]
-
-    async def _publish(self, table: Rollout) -> None:
-        self._publisher.publish(table)
-        self.states[table.task] = table
-        log.info("%s: %s %s: %s", table.task, table.action, table.stage, table.reason)
-        left = await asyncio.to_thread(self._publisher.flush, FLUSH_S)
-        if left:
-            self._say("delivery", f"Kafka has not taken {left} records yet; they are kept and sent again")
-        else:
-            self._clear("delivery")
+        return [await self._writer.write(table, state)]
 
     def _policy(self, task: str) -> RolloutPolicy | None:
         policy = self._tasks.get(task)
         return policy.rollout if policy else None
-
-    def _say(self, about: str, message: str) -> None:
-        """Log a trouble when it begins or changes, not at every tick."""
-        if self._said.get(about) != message:
-            self._said[about] = message
-            log.warning("%s", message)
-
-    def _clear(self, about: str) -> None:
-        if self._said.pop(about, None):
-            log.warning("%s: fine again", about)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -53,7 +53,7 @@ class Loop:
     ) -> None:
         self.traffic, self.replicas = traffic, replicas
         self.now: datetime = traffic.start
-        self.publisher = MemoryPublisher()
+        self.publisher = MemoryPublisher(follow=lambda event: self.controller.receive(event))
         self.controller = Controller(
             store=store or traffic.store,
             publisher=self.publisher,
@@ -71,8 +71,6 @@ class Loop:
         self.now += timedelta(seconds=seconds)
         tables = await self.controller.tick(self.now)
         self.traffic.write(*tables)
-        for table in tables:
-            self.controller.receive(table)
         return tables
 
     @property

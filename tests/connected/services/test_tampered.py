@@ -21,9 +21,10 @@ from ratchet.trainers.registry import WEIGHTS
 
 def controlled(traffic: Any, replicas: list[Any], shelf: Shelf) -> Controller:
     """A controller of the replicas that loads from a shelf."""
-    return Controller(
+    publisher = MemoryPublisher(follow=lambda event: made.receive(event))
+    made = Controller(
         store=traffic.store,
-        publisher=MemoryPublisher(),
+        publisher=publisher,
         replicas=VllmClient([replica.url for replica in replicas], timeout_s=5),
         placement=Placement(tuple(replica.url for replica in replicas)),
         folder=shelf.folder,
@@ -32,6 +33,7 @@ def controlled(traffic: Any, replicas: list[Any], shelf: Shelf) -> Controller:
         new_id=traffic.new_id,
         interval_s=0.01,
     )
+    return made
 
 
 async def test_an_adapter_that_is_not_here_is_pulled_and_loaded(traffic: Any, replicas: list[Any]) -> None:
