@@ -210,8 +210,11 @@ def arms_line(standing: Standing) -> str:
     stable, candidate = standing.stable, standing.candidate
     if stable is None or candidate is None:
         return ""
-    if stable.users is None:
-        return f"arms: {candidate.requests} mirrored requests, nobody sees their answers"
+    if stable.users is None or candidate.users is None:
+        seen = (
+            "mirrored requests, nobody sees their answers" if standing.table.weight_bp == 0 else "requests, all of them"
+        )
+        return f"arms: candidate {candidate.requests} {seen}"
     split = "" if standing.share is None else f": {standing.share:.1%} of users, planned {planned(standing.table)}"
     return (
         f"arms: stable {stable.requests} requests of {stable.users} users, candidate {candidate.requests} of"

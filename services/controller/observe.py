@@ -74,7 +74,7 @@ def observe(
     # no gate is asked before one of several candidates is chosen
     asked = [] if state.arms else [one for one in gates_of(policy.rollout, stage) if one.metric not in hidden]
     present = Window(state.stage_started_at, now + timedelta(seconds=1))
-    calls, split, burst = _present(store, state, policy, stage, present, now)
+    requests, split, burst = _present(store, state, policy, stage, present, now)
     carried = [Window(span.since, span.until or present.since) for span in state.carried]
     if stage.weight_bp == 0:
         found = {gate.metric: paired(store, state, policy, gate, present, now) for gate in asked}
@@ -84,7 +84,8 @@ def observe(
     return StageEvidence(
         by_gate=found,
         unobservable=hidden,
-        requests=calls,
+        requests=requests[1],
+        stable_requests=requests[0],
         split=split,
         burst=burst,
         page=_page(store, state) if policy.rollout.abort_on_page else None,
@@ -105,8 +106,8 @@ def _difference(
 
 def _present(
     store: Questions, state: Rollout, policy: TaskPolicy, stage: Stage, present: Window, now: datetime
-) -> tuple[int, Split | None, Burst]:
-    """The candidate's calls in this stage, how users were split since it settled, and the last seconds' failures."""
+) -> tuple[tuple[int, int], Split | None, Burst]:
+    """Stable's and the candidate's calls in this stage, how users were split in it, and the last seconds' failures."""
     burst_since = max(present.since, now - timedelta(seconds=policy.rollout.burst.window_s))
     rows = store.query(
         "rollout_arms",
@@ -128,7 +129,7 @@ def _present(
     )
     both = 0 < stage.weight_bp < FULL
     split = Split(stable["keys"], candidate["keys"], stage.weight_bp) if both else None
-    return candidate["calls"], split, burst
+    return (stable["calls"], candidate["calls"]), split, burst
 
 
 def _page(store: Questions, state: Rollout) -> str | None:

@@ -37,7 +37,7 @@ from ratchet.trainers.registry import manifests
 
 @dataclass(frozen=True)
 class ArmCount:
-    """What one arm got in the present stage; ``users`` are distinct sticky keys (None: mirrored, nobody's)."""
+    """What one arm got in the present stage; ``users`` are distinct sticky keys (None: only one arm has any)."""
 
     requests: int
     users: int | None
@@ -151,7 +151,9 @@ def _standing(
         evidence = observe(store, table, policy, now, copies_wait, behind)
         decision = decide(table, evidence, policy.rollout, now)
         gates = _gates(table, policy, evidence, decision, now)
-        stable, candidate = _arms(store, table, now)
+        split = evidence.split
+        stable = ArmCount(evidence.stable_requests, split.stable if split else None)
+        candidate = ArmCount(evidence.requests, split.candidate if split else None)
     return Standing(
         table=table,
         at=now,
@@ -178,26 +180,3 @@ def _gates(
         gate_standing(asked[result.gate], result, evidence.by_gate.get(result.gate), table, stage, scale, now)
         for result in decision.gates
     ]
-
-
-def _arms(store: Questions, table: Rollout, now: datetime) -> tuple[ArmCount, ArmCount]:
-    since = instant(table.stage_started_at)
-    until = instant(now + timedelta(seconds=1))
-    rows = store.query(
-        "rollout_arms",
-        task=table.task,
-        rollout_id=table.rollout_id,
-        candidate=table.candidate or "",
-        since=since,
-        until=until,
-        settled=since,
-        recently=until,
-    )
-    counted = {bool(row["candidate"]): row for row in rows}
-    mirrored = table.weight_bp == 0
-
-    def arm(side: bool) -> ArmCount:
-        row = counted.get(side, {"calls": 0, "keys": 0})
-        return ArmCount(row["calls"], None if mirrored else row["keys"])
-
-    return arm(False), arm(True)

@@ -157,16 +157,18 @@ class Burst:
 class StageEvidence:
     """What was observed: by gate, and which metrics this stage cannot show.
 
-    ``unobservable``: users never see a mirrored answer, so a stage without traffic for the
-    candidate has no thumbs and no outcomes of it. ``requests`` are the candidate's own in this stage, mirrored
-    copies included. ``page`` is an open critical alert about the candidate, in one sentence. ``waiting_for``
-    names gateways that have not acknowledged the present table: nothing advances before they have. ``arms`` are the
-    candidates that are compared with each other, where there are several: each one's differences to stable.
+    ``unobservable``: users never see a mirrored answer, so a stage without traffic for the candidate has no thumbs
+    and no outcomes of it. ``requests`` are the candidate's own in this stage, mirrored copies included;
+    ``stable_requests`` are stable's, for people to read. ``page`` is an open critical alert about the candidate, in
+    one sentence. ``waiting_for`` names gateways that have not acknowledged the present table: nothing advances before
+    they have. ``arms`` are the candidates that are compared with each other, where there are several: each one's
+    differences to stable.
     """
 
     by_gate: Mapping[str, Evidence | None] = field(default_factory=dict)
     unobservable: frozenset[Metric] = frozenset()
     requests: int = 0
+    stable_requests: int = 0
     split: Split | None = None
     burst: Burst | None = None
     page: str | None = None

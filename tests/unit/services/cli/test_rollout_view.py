@@ -156,8 +156,11 @@ def test_how_far_a_gate_is(more: dict[str, Any], said: str) -> None:
 
 def test_a_shadow_stage_has_no_users() -> None:
     """Mirrored requests are nobody's."""
-    said = "\n".join(lines(standing(stable=ArmCount(90, None), candidate=ArmCount(9, None), gateways=[])))
-    assert "arms: 9 mirrored requests, nobody sees their answers" in said
+    shadow = standing().table.model_copy(update={"weight_bp": 0})
+    arms = {"stable": ArmCount(90, None), "candidate": ArmCount(9, None)}
+    said = "\n".join(lines(standing(table=shadow, gateways=[], **arms)))
+    assert "arms: candidate 9 requests, all of them" in "\n".join(lines(standing(**arms)))
+    assert "arms: candidate 9 mirrored requests, nobody sees their answers" in said
     assert "gateways: none has said anything within an hour; nobody is known to follow version 12" in said
 
 
