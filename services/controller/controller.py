@@ -293,8 +293,10 @@ class Controller:
         """Record a hook's veto, once; the transition is asked for again at a later look."""
         if not veto.record:
             return []
-        table = refuse(task, state, now, self._new_id(), veto.actor, veto.reason)
-        return [await self._writer.write(table, state)]
+        table = await self._writer.write(refuse(task, state, now, self._new_id(), veto.actor, veto.reason), state)
+        if table is not None:
+            self._hooks.recorded(veto)
+        return [table]
 
     async def _is_new(self, task: str) -> bool:
         """Whether ClickHouse, too, knows no table of a task: an emptied topic must not restart from the base model."""

@@ -94,13 +94,16 @@ class Hooks:
             asking = asyncio.create_task(self._ask(name, hook, id, state, table))
             question = self._questions[place] = _Question(id, now, asking)
         if not question.answer.done():
-            return Veto(name, f"{what(table)}: hook {name} has not answered yet", record=False)
+            return Veto(name, f"{what(table)}: hook {name} has not answered yet", record=False, id=id)
         reason = question.answer.result()
         if reason is None:
             return None
         known = id in self._recorded or recorded(name, state, table)
-        self._recorded.add(id)
-        return Veto(name, f"{what(table)}: {reason}", record=not known)
+        return Veto(name, f"{what(table)}: {reason}", record=not known, id=id)
+
+    def recorded(self, veto: Veto) -> None:
+        """Know that the audit log has a veto."""
+        self._recorded.add(veto.id)
 
     async def _ask(self, name: str, hook: HookSettings, id: str, state: Rollout | None, table: Rollout) -> str | None:
         """Send one question; why it holds the transition up, or None."""

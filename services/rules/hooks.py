@@ -30,11 +30,12 @@ _NO = frozenset({403, 409})
 
 @dataclass(frozen=True)
 class Veto:
-    """Why a transition waits; ``record``: the audit log does not have it yet."""
+    """Why a transition waits; ``record``: the audit log does not have it yet. ``id`` is the question's."""
 
     hook: str
     reason: str
     record: bool
+    id: str
 
     @property
     def actor(self) -> str:

@@ -70,6 +70,7 @@ async def test_a_transition_waits_for_its_yes_and_a_veto_is_recorded_once() -> N
         assert (veto.actor, veto.reason, veto.record) == (
             "hook deploys", "advance of support@v1-0123abcd to '5%': freeze", True,
         )  # fmt: skip
+        asking.hooks.recorded(veto)
         asking.now += timedelta(seconds=59)
         again = await asking.hooks.before(asking.state, table())
         assert again is not None
@@ -114,7 +115,7 @@ async def test_the_controller_starts_nothing_without_a_yes(traffic: Any, replica
     with Receiver() as receiver:
         receiver.answer = lambda n: (403, {}, b"not on a Friday") if n == 0 else (200, {}, b"")
         asking = Asking(receiver)
-        publisher, task = MemoryPublisher(), traffic.task
+        publisher, task = MemoryPublisher(follow=lambda event: controller.receive(event)), traffic.task
         controller = Controller(
             store=traffic.store, publisher=publisher, replicas=VllmClient([one.url for one in replicas], timeout_s=5),
             placement=Placement(tuple(one.url for one in replicas)), folder=Shelf(traffic.shelf).folder,
