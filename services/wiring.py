@@ -230,6 +230,7 @@ def judge_cache(s: Settings) -> JudgeCache:
 def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
     """Make the rollout controller."""
     from ratchet.infra import clock
+    from ratchet.services.controller.canary import Records
     from ratchet.services.controller.controller import Controller
     from ratchet.services.controller.hooks import Hooks
     from ratchet.services.controller.lead import KafkaLead
@@ -248,6 +249,7 @@ def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
         unload_after_s=s.unload_after_s,
         hooks=Hooks(s.rollout_hooks, clock.now),
         lead=KafkaLead(s.kafka),
+        records=Records(s.home / "canaries"),
     )
 
 

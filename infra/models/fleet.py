@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ratchet.infra.models.answer import Answer
 from ratchet.infra.models.provider import Provider
 from ratchet.infra.models.vllm import VllmClient, address
 from ratchet.schemas.errors import ModelError
@@ -48,6 +49,14 @@ class Fleet:
             if url in self._providers:
                 raise ModelError(f"{name}: {address(url)} is a provider, which serves what it trained alone")
         self._vllm.load_adapter(name, path, on)
+
+    def ask(self, name: str, messages: Sequence[Mapping[str, str]], on: str, max_tokens: int) -> Answer:
+        """Ask one vLLM replica a question, greedily; see `VllmClient.ask`.
+
+        Raises:
+            ModelError: as there.
+        """
+        return self._vllm.ask(name, messages, on, max_tokens)
 
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter on every vLLM replica that has it; see `VllmClient.unload_adapter`.

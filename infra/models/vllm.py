@@ -6,7 +6,7 @@ so every question goes to every replica, and "loaded" means loaded on all that w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ratchet.infra.models.answer import Answer, of_completion
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.ids import ADAPTER_NAME
 
@@ -105,6 +106,25 @@ class VllmClient:
                 raise ModelError(
                     f"{address(url)} serves {name} from {loaded} already, not from {path}; names are never reused"
                 )
+
+    def ask(self, name: str, messages: Sequence[Mapping[str, str]], on: str, max_tokens: int) -> Answer:
+        """Ask one replica a question, greedily, past every gateway: no event is made of it.
+
+        Args:
+            name: the adapter.
+            messages: the chat.
+            on: the replica's address.
+            max_tokens: the longest answer.
+
+        Raises:
+            ModelError: the replica refuses or is away.
+        """
+        body = {
+            "model": name, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0,
+            "logprobs": True, "top_logprobs": 5,
+        }  # fmt: skip
+        response = self._call("POST", f"{on}/v1/chat/completions", body)
+        return of_completion(response.content, f"vLLM at {address(on)}")
 
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter on every replica; one that is not loaded is no error.

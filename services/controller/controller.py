@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from ratchet.consumers.calibration import Questions
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import BrokerError, ModelError, StoreError
+from ratchet.schemas.errors import BrokerError, StoreError
 from ratchet.schemas.events import Adapter, Event
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Gateway, Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
+from ratchet.services.controller.canary import Canary, Records
 from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.hooks import Hooks
 from ratchet.services.controller.known import Known
 from ratchet.services.controller.lead import Alone, Lead
 from ratchet.services.controller.observe import observe
-from ratchet.services.controller.residents import ReplicaAdapters, ensure, wanted
+from ratchet.services.controller.residency import Residency
+from ratchet.services.controller.residents import Replicas
 from ratchet.services.controller.seed import rollouts
 from ratchet.services.controller.troubles import Troubles
 from ratchet.services.controller.unloading import Unloading
@@ -64,6 +66,7 @@ class Controller:
         unload_after_s: seconds after which an adapter that nothing routes to any more is unloaded.
         hooks: who is asked before a transition.
         lead: whether this controller acts; None: it is the only one.
+        records: what each adapter answered when it was first confirmed; None: since this process began.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Controller:
         *,
         store: Questions,
         publisher: Publisher,
-        replicas: ReplicaAdapters,
+        replicas: Replicas,
         placement: Placement,
         folder: Callable[[Adapter], Path],
         tasks: Mapping[str, TaskPolicy],
@@ -82,20 +85,24 @@ class Controller:
         unload_after_s: float = 600.0,
         hooks: Hooks | None = None,
         lead: Lead | None = None,
+        records: Records | None = None,
     ) -> None:
         self.known = Known()
         self.decisions: dict[str, Decision] = {}
         self._store, self.lead = store, lead or Alone()
-        self._replicas, self._placement, self._folder, self._copies_wait = replicas, placement, folder, copies_wait
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
+        self._copies_wait = copies_wait
         self._hooks = hooks or Hooks({}, clock)
         self._flips = Flips(publisher)
-        self._unloading = Unloading(replicas, self._flips, unload_after_s)
+        self._troubles = Troubles()
+        self._residency = Residency(
+            self.known, replicas, placement, folder, tasks,
+            Canary(replicas, records or Records(None), self._system_prompt),
+            Unloading(replicas, self._flips, unload_after_s), self._troubles,
+        )  # fmt: skip
         self._writer = Writer(self.known, publisher, self.lead)
         self._preparing: dict[str, asyncio.Task[str | None]] = {}
         self._known_new: set[str] = set()
-        self._resident: dict[str, frozenset[str]] = {}
-        self._troubles = Troubles()
         self._wake: Callable[[], None] = lambda: None
 
     @property
@@ -158,40 +165,12 @@ class Controller:
         return tables + await self.judge(now)
 
     async def reconcile(self) -> None:
-        """Load what a replica lacks of the adapters in routing tables and of those that wait.
-
-        What the replicas of an adapter confirmed is remembered: nothing else starts or advances.
-        """
+        """Load what replicas lack, and confirm that they answer: nothing starts or advances without."""
         self.known.read()
-        if not self.lead.leads:
-            self._resident.clear()
-            return
-        needs = self._needs()
-        places = self._places(frozenset().union(*needs.values()))
-        for task, names in needs.items():
-            try:
-                here = {name: places[name] for name in names}
-                loaded = await asyncio.to_thread(ensure, self._replicas, here, dict(self.known.adapters), self._folder)
-            except ModelError as error:
-                self._resident[task] = frozenset()
-                self._troubles.say(f"vLLM for {task}", f"{task}: no rollout starts or advances: {error}")
-                continue
-            self._troubles.clear(f"vLLM for {task}")
-            self._resident[task] = names
-            if loaded:
-                log.info("%s: loaded where a replica lacked it: %s", task, ", ".join(loaded))
-        wanted_now = frozenset().union(*needs.values())
-        await self._unloading.run(wanted_now, list(self.states.values()), self._clock())
-
-    def _places(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
-        known = self.known.adapters
-        return self._placement.of(names, {name: known[name].base_model for name in names if name in known})
-
-    def _needs(self) -> dict[str, frozenset[str]]:
-        adapters = list(self.known.adapters.values())
-        most = {task: policy.rollout.best_arm.candidates for task, policy in self._tasks.items()}
-        tasks = {*self._tasks, *self.states}
-        return {task: wanted(task, self.states.get(task), adapters, most.get(task, 1)) for task in tasks}
+        if self.lead.leads:
+            await self._residency.reconcile(self._clock())
+        else:
+            self._residency.forget()
 
     async def answer(self, now: datetime) -> list[Rollout]:
         """Do what people ask, and follow what gateways acknowledge; the routing tables that were published.
@@ -254,7 +233,7 @@ class Controller:
         if names := residents(table) - (residents(state) if state else set()):
             preparing = self._preparing.get(asked.id)
             if preparing is None:
-                self._preparing[asked.id] = preparing = asyncio.create_task(self._load(names))
+                self._preparing[asked.id] = preparing = asyncio.create_task(self._residency.load(names, now))
                 preparing.add_done_callback(lambda _: self._wake())
             if not preparing.done():
                 return None  # answered once it is there; what is asked meanwhile is answered first
@@ -264,20 +243,10 @@ class Controller:
         await self._hooks.before(state, table)
         return await self._writer.write(table, state)
 
-    async def _load(self, names: Collection[str]) -> str | None:
-        """Load adapters on their replicas; why that failed, or None."""
-        places = self._places(frozenset(names).union(*self._needs().values()))
-        here = {name: places[name] for name in names}
-        try:
-            await asyncio.to_thread(ensure, self._replicas, here, dict(self.known.adapters), self._folder)
-        except ModelError as error:
-            return str(error)
-        return None
-
     async def _start_waiting(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout | None]:
         """Begin what waits, unless another rollout is in front of users or a hook says no."""
         state = self.states.get(task)
-        adapters, resident = list(self.known.adapters.values()), self._resident.get(task, frozenset())
+        adapters, resident = list(self.known.adapters.values()), self._residency.of(task)
         tables = starting(task, adapters, resident, state, policy.rollout, now, self._new_id)
         if not tables or (state is None and not await self._is_new(task)):
             return []
@@ -333,7 +302,7 @@ class Controller:
         self.decisions[task] = decision
         if decision.action == "wait":
             return []
-        if decision.action in ("advance", "promote") and state.candidate not in self._resident.get(task, frozenset()):
+        if decision.action in ("advance", "promote") and state.candidate not in self._residency.of(task):
             return []
         candidate = self.known.adapters.get(state.candidate or "")
         dataset = candidate.dataset if candidate else None
@@ -341,6 +310,9 @@ class Controller:
         if veto := await self._hooks.before(state, table):
             return await self._vetoed(veto, task, state, now)
         return [await self._writer.write(table, state)]
+
+    def _system_prompt(self, task: str) -> str | None:
+        return policy.system_prompt if (policy := self._tasks.get(task)) else None
 
     def _policy(self, task: str) -> RolloutPolicy | None:
         policy = self._tasks.get(task)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ratchet.infra.models.answer import Answer
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import Rollout
@@ -13,7 +14,7 @@ from ratchet.services.rules.placement import residents
 from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, queue
 
 
-class ReplicaAdapters(Protocol):
+class Replicas(Protocol):
     """The part of the model servers' client that is needed here; its calls block."""
 
     def models(self, on: Collection[str]) -> Mapping[str, Mapping[str, str]]:
@@ -28,6 +29,10 @@ class ReplicaAdapters(Protocol):
         """Unload an adapter wherever it is loaded; ModelError when a replica refuses or is away."""
         ...
 
+    def ask(self, name: str, messages: Sequence[Mapping[str, str]], on: str, max_tokens: int) -> Answer:
+        """Ask one replica greedily; ModelError when it refuses or is away."""
+        ...
+
 
 def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter], most: int = 1) -> frozenset[str]:
     """Name the adapters of a task's routing table, and those, at most ``most``, whose rollout could begin now."""
@@ -38,11 +43,11 @@ def wanted(task: str, state: Rollout | None, adapters: Iterable[Adapter], most: 
 
 
 def ensure(
-    replicas: ReplicaAdapters,
+    replicas: Replicas,
     places: Mapping[str, Collection[str]],
     registry: Mapping[str, Adapter],
     folder: Callable[[Adapter], Path],
-) -> list[str]:
+) -> dict[str, list[str]]:
     """Load adapters wherever a replica lacks one of its own, and see that all replicas confirm theirs.
 
     Replicas neither share loads nor keep them over a restart, so this asks each one every time.
@@ -54,16 +59,16 @@ def ensure(
         folder: the folder to load an adapter from, once its files were checked.
 
     Returns:
-        The names that some replica lacked, sorted.
+        The adapters that some replica lacked, each with those replicas' addresses.
 
     Raises:
         ModelError: an adapter has no manifest, or other files than were registered; a replica is away or
             refuses, or does not serve what it said it loaded.
     """
     if not places:
-        return []
+        return {}
     lacking = _lacking(replicas, places, registry)
-    for name in lacking:
+    for name in sorted(lacking):
         adapter = registry.get(name)
         if adapter is None:
             raise ModelError(f"{name} is routed to, but the registry has no manifest that says where it lies")
@@ -71,18 +76,19 @@ def ensure(
             raise ModelError(f"{name} is {adapter.served_as} at its provider, which does not serve it (any more)")
         replicas.load_adapter(name, str(folder(adapter)), places[name])
     if lacking and (still := _lacking(replicas, {name: places[name] for name in lacking}, registry)):
-        raise ModelError(f"loaded, yet not served by every replica: {', '.join(still)}")
+        raise ModelError(f"loaded, yet not served by every replica: {', '.join(sorted(still))}")
     return lacking
 
 
 def _lacking(
-    replicas: ReplicaAdapters, places: Mapping[str, Collection[str]], registry: Mapping[str, Adapter]
-) -> list[str]:
-    """Name the adapters that some replica of theirs does not serve; only those replicas are asked."""
+    replicas: Replicas, places: Mapping[str, Collection[str]], registry: Mapping[str, Adapter]
+) -> dict[str, list[str]]:
+    """The adapters that some replica of theirs does not serve, and those replicas; no other ones are asked."""
     served = replicas.models(sorted({url for urls in places.values() for url in urls}))
 
     def called(name: str) -> str:
         adapter = registry.get(name)
         return (adapter.served_as if adapter else "") or name
 
-    return sorted(name for name, urls in places.items() if any(called(name) not in served[url] for url in urls))
+    found = {name: [url for url in urls if called(name) not in served[url]] for name, urls in places.items()}
+    return {name: urls for name, urls in found.items() if urls}

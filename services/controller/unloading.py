@@ -11,7 +11,7 @@ from ratchet.schemas.errors import ModelError
 from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.controller.flips import Flips
-from ratchet.services.controller.residents import ReplicaAdapters
+from ratchet.services.controller.residents import Replicas
 from ratchet.services.rules.acknowledging import left_over
 
 log = logging.getLogger("ratchet.controller")
@@ -26,7 +26,7 @@ class Unloading:
         grace_s: seconds that an adapter stays after it was wanted last.
     """
 
-    def __init__(self, replicas: ReplicaAdapters, flips: Flips, grace_s: float) -> None:
+    def __init__(self, replicas: Replicas, flips: Flips, grace_s: float) -> None:
         self._replicas, self._flips, self._grace_s = replicas, flips, grace_s
         self._unwanted: dict[str, datetime] = {}
         self._wanted: frozenset[str] = frozenset()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from typing import Any
 
 from aiohttp import web
 
+QUESTION = re.compile(r"words (\d+) pause (\S+) size (\d+)")
 LINGER_S = 0.02
 """A stream's connection stays open for so long behind its end, as a busy server's does."""
 
@@ -37,10 +39,18 @@ async def load(request: web.Request) -> web.Response:
     return web.json_response({})
 
 
+async def unload(request: web.Request) -> web.Response:
+    """Unload an adapter."""
+    return web.json_response({}, status=200 if ROOTS.pop((await request.json())["lora_name"], None) else 404)
+
+
 async def complete(request: web.Request) -> web.StreamResponse:
     """Answer a chat."""
     body = await request.json()
-    _, count, _, pause, _, size = body["messages"][-1]["content"].split()
+    if body["model"] not in ROOTS:
+        return web.json_response({"error": {"message": f"{body['model']} does not exist"}}, status=404)
+    asked = QUESTION.fullmatch(body["messages"][-1]["content"])
+    count, pause, size = asked.groups() if asked else ("1", "0", "8")
     words = ["w" * (int(size) - 1) + " "] * int(count)
     usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
     head = {"id": "chatcmpl-1", "created": 1_790_000_000, "model": "tiny"}
@@ -74,6 +84,7 @@ def main() -> None:
     app = web.Application()
     app.router.add_get("/v1/models", models)
     app.router.add_post("/v1/load_lora_adapter", load)
+    app.router.add_post("/v1/unload_lora_adapter", unload)
     app.router.add_post("/v1/chat/completions", complete)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None, shutdown_timeout=0.5)
 

@@ -41,6 +41,8 @@ class Replica:
         self.adapters: dict[str, str] = {}
         self.loads: list[str] = []
         self.refuses = False
+        self.chats: list[str] = []
+        self.sure = -0.01
         self.answers, self.asked = threading.Event(), threading.Event()
         self.answers.set()
         replica = self
@@ -55,6 +57,12 @@ class Replica:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if self.path == "/v1/chat/completions":
+                    self._answer(*replica.complete(body))
+                    return
+                if self.path == "/v1/unload_lora_adapter":
+                    self._answer(200 if replica.adapters.pop(body["lora_name"], None) else 404, {})
+                    return
                 if replica.refuses or body["lora_name"] in replica.adapters:
                     self._answer(400, {"error": {"message": "no adapter_config.json there"}})
                     return
@@ -76,6 +84,16 @@ class Replica:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+
+    def complete(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """A chat completion under a served name: as sure of its token as ``sure`` says."""
+        self.chats.append(body["model"])
+        if body["model"] not in self.adapters:
+            return 404, {"error": {"message": f"The model {body['model']} does not exist."}}
+        token = {"token": "{", "logprob": self.sure}
+        content = [token | {"top_logprobs": [token]}]
+        message = {"role": "assistant", "content": "{"}
+        return 200, {"choices": [{"index": 0, "message": message, "logprobs": {"content": content}}]}
 
     def stop(self) -> None:
         """Close the port; later calls are refused."""
