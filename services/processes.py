@@ -88,9 +88,8 @@ def run_consumers(s: Settings, names: Sequence[str]) -> None:
 
 def run_controller(s: Settings) -> None:
     """Run the rollout controller, and what tells hooks of its transitions, until SIGTERM or SIGINT."""
-    from ratchet.infra.kafka.stream import make_broker
     from ratchet.services.controller.follow import control
-    from ratchet.services.controller.hooks import register
+    from ratchet.services.controller.hooks import telling
     from ratchet.services.rollout_plan import findings
 
     for task, policy in s.tasks.items():
@@ -99,12 +98,9 @@ def run_controller(s: Settings) -> None:
 
     async def run(stop: asyncio.Event) -> None:
         store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-controller")
-        broker = make_broker(s.kafka)
-        register(broker, s.rollout_hooks, publisher, clock.now)
         try:
-            await broker.start()
-            await control(wiring.controller(s, store, publisher), s.kafka, stop)
-            await broker.stop()
+            async with telling(s.kafka, s.rollout_hooks, publisher, clock.now):
+                await control(wiring.controller(s, store, publisher), s.kafka, stop)
         finally:
             await asyncio.to_thread(publisher.close)
             store.close()

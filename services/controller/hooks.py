@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -33,8 +34,6 @@ from ratchet.services.rules.hooks import (
 )
 
 if TYPE_CHECKING:
-    from faststream.confluent import KafkaBroker
-
     from ratchet.infra.kafka.publisher import Publisher
 
 log = logging.getLogger("ratchet.controller")
@@ -164,15 +163,32 @@ class Teller:
             )  # fmt: skip
 
 
-def register(
-    broker: KafkaBroker, hooks: Mapping[str, HookSettings], publisher: Publisher, clock: Callable[[], datetime]
-) -> None:
-    """Subscribe each hook that is told of transitions, in a group of its own."""
-    from ratchet.infra.kafka.stream import subscribe
+@asynccontextmanager
+async def telling(
+    bootstrap: str, hooks: Mapping[str, HookSettings], publisher: Publisher, clock: Callable[[], datetime]
+) -> AsyncIterator[None]:
+    """Tell hooks of transitions meanwhile, each in a consumer group of its own; nothing is started for none.
 
-    for name, hook in hooks.items():
-        if hook.when != "before":
-            subscribe(broker, ROLLOUT, f"hook-{name}", Teller(name, hook, clock).handle, publisher)
+    Args:
+        bootstrap: ``host:port[,host:port…]``.
+        hooks: by name.
+        publisher: takes dead letters.
+        clock: the present instant, with zone.
+    """
+    from ratchet.infra.kafka.stream import make_broker, subscribe
+
+    told = {name: hook for name, hook in hooks.items() if hook.when != "before"}
+    if not told:
+        yield
+        return
+    broker = make_broker(bootstrap)
+    for name, hook in told.items():
+        subscribe(broker, ROLLOUT, f"hook-{name}", Teller(name, hook, clock).handle, publisher)
+    await broker.start()
+    try:
+        yield
+    finally:
+        await broker.stop()
 
 
 async def _send(hook: HookSettings, id: str, raw: bytes, now: datetime) -> Answer:

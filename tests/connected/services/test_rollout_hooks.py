@@ -17,13 +17,12 @@ from receiver import Receiver
 from ratchet.infra.clock import new_id, now
 from ratchet.infra.kafka.memory import MemoryPublisher
 from ratchet.infra.kafka.publisher import KafkaPublisher
-from ratchet.infra.kafka.stream import make_broker
 from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.hooking import HookSettings
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.services.controller.controller import Controller
-from ratchet.services.controller.hooks import Hooks, register
+from ratchet.services.controller.hooks import Hooks, telling
 from ratchet.services.rules.placement import Placement
 from ratchet.trainers.adapters.shelf import Shelf
 
@@ -161,11 +160,8 @@ async def test_what_was_done_is_told_until_it_is_taken(bootstrap: str) -> None:
     with Receiver() as receiver:
         receiver.answer = lambda n: (503, {}, b"") if n == 0 else (200, {}, b"")
         hook = HookSettings.model_validate({"url": receiver.url, "when": "after", "allow_private": True})
-        broker = make_broker(bootstrap)
-        register(broker, {"chat": hook}, publisher, now)
-        await broker.start()
-        await asyncio.to_thread(wait_for, lambda: len(receiver.came) == 3)
-        await broker.stop()
+        async with telling(bootstrap, {"chat": hook}, publisher, now):
+            await asyncio.to_thread(wait_for, lambda: len(receiver.came) == 3)
     await asyncio.to_thread(publisher.close)
     assert [came.headers["webhook-id"] for came in receiver.came] == [first.id, first.id, second.id]
     told = [came.body["data"] for came in receiver.came]
