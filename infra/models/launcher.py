@@ -99,6 +99,9 @@ class VllmServer:
             "VLLM_PLUGINS": cpu_plugin.PLUGIN,
             # Threads that wait must sleep: the gateway, ClickHouse and the consumers share these cores.
             "OMP_WAIT_POLICY": "PASSIVE",
+            # The first request for log-probabilities (a judge's) would have vLLM compile two lines of arithmetic as
+            # C++: everybody waits for 17 s of processor time, and the machine must have a compiler.
+            "TORCHDYNAMO_DISABLE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
         }

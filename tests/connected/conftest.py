@@ -6,6 +6,7 @@ The parts run under the product's own supervisor, so none outlives a killed test
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from parts import NAMED_KAFKA, Broker, broker_argv
@@ -38,17 +39,36 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=["named"] if NAMED_KAFKA else ["embedded", "apache"])
-def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def kafka(request: pytest.FixtureRequest) -> Broker:
     """The embedded broker and then a real Apache Kafka; only `RATCHET_TEST_KAFKA` where that is set."""
-    if request.param == "named":
-        assert NAMED_KAFKA is not None
-        wait_for_broker(NAMED_KAFKA)
-        yield Broker(NAMED_KAFKA, embedded=False)
-        return
-    folder = tmp_path_factory.mktemp("kafka")
+    broker: Broker = request.getfixturevalue(f"{request.param}_kafka")
+    return broker
+
+
+@pytest.fixture(scope="session")
+def named_kafka() -> Broker:
+    """The broker that `RATCHET_TEST_KAFKA` names."""
+    assert NAMED_KAFKA is not None
+    wait_for_broker(NAMED_KAFKA)
+    return Broker(NAMED_KAFKA, embedded=False)
+
+
+@pytest.fixture(scope="session")
+def embedded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The embedded broker."""
+    yield from _started("embedded", tmp_path_factory.mktemp("kafka"))
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Apache Kafka, once a session: a parametrized fixture would be started anew for every file of tests."""
+    yield from _started("apache", tmp_path_factory.mktemp("kafka"))
+
+
+def _started(kind: str, folder: Path) -> Iterator[Broker]:
     port = free_ports_in_a_row(2)  # Apache's controller listens on the second
-    command = broker_argv(request.param, port, folder)
+    command = broker_argv(kind, port, folder)
     bootstrap = f"127.0.0.1:{port}"
     with Supervisor() as supervisor:
-        supervisor.start(Child(request.param, command, folder / "broker.log", BrokerProbe(bootstrap)))
-        yield Broker(bootstrap, embedded=request.param == "embedded")
+        supervisor.start(Child(kind, command, folder / "broker.log", BrokerProbe(bootstrap)))
+        yield Broker(bootstrap, embedded=kind == "embedded")
