@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 import httpx
 import pytest
 
-from ratchet.infra.embedded.broker import broker_command
+from ratchet.infra.embedded.broker import BrokerProbe, broker_command
+from ratchet.infra.embedded.ports import free_ports_in_a_row
+from ratchet.infra.embedded.supervisor import Child, Supervisor
 
 # Apache Kafka as released, beside the checkout on machines that have it.
 _BESIDE = Path(__file__).resolve().parents[1].parent / "shared" / "kafka" / "start"
 APACHE_KAFKA = Path(os.environ.get("RATCHET_TEST_KAFKA_START", _BESIDE))
 NAMED_KAFKA = os.environ.get("RATCHET_TEST_KAFKA")
+BROKERS = ["named"] if NAMED_KAFKA else ["embedded", "apache"]
+"""What a test against Kafka runs on, one after the other."""
 PATIENCE_S = 40.0
 
 
@@ -50,6 +55,18 @@ def broker_argv(kind: str, port: int, folder: Path) -> list[str]:
     return [str(APACHE_KAFKA), str(port), str(folder / "data")]
 
 
+@contextmanager
+def running_broker(kind: str, folder: Path) -> Iterator[Broker]:
+    """A broker of that kind which holds nothing; it ends with the block."""
+    port = free_ports_in_a_row(2)  # Apache's controller listens on the second
+    bootstrap = f"127.0.0.1:{port}"
+    with Supervisor() as supervisor:
+        command = broker_argv(kind, port, folder)
+        log = folder / "broker.log"
+        supervisor.start(Child(kind, command, log, BrokerProbe(bootstrap), ready_timeout_s=4 * PATIENCE_S))
+        yield Broker(bootstrap, embedded=kind == "embedded")
+
+
 class JsonHandler(http.server.BaseHTTPRequestHandler):
     """Answers with JSON and says nothing of it."""
 
@@ -66,16 +83,21 @@ class JsonHandler(http.server.BaseHTTPRequestHandler):
 
 
 def wait_for(what: Callable[[], bool], patience_s: float = PATIENCE_S, every_s: float = 0.02) -> None:
-    """Poll until it is so; an answer that does not come is not so."""
+    """Poll until it is so; an answer that does not come is not so.
+
+    Looking takes at most a third of the time, so that what is waited for gets on.
+    """
     deadline = time.monotonic() + patience_s
     while True:
+        begun = time.monotonic()
         try:
             if what():
                 return
         except httpx.TransportError:
             pass  # not up yet
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(every_s)
+        now = time.monotonic()
+        assert now < deadline, "it did not come true"
+        time.sleep(max(every_s, min(2 * (now - begun), 1.0)))
 
 
 def metric(url: str, name: str) -> float:

@@ -6,14 +6,13 @@ The parts run under the product's own supervisor, so none outlives a killed test
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from parts import NAMED_KAFKA, Broker, broker_argv
+from parts import BROKERS, NAMED_KAFKA, Broker, running_broker
 
 from ratchet.infra.embedded import clickhouse_server
-from ratchet.infra.embedded.broker import BrokerProbe, wait_for_broker
-from ratchet.infra.embedded.ports import free_port, free_ports_in_a_row
+from ratchet.infra.embedded.broker import wait_for_broker
+from ratchet.infra.embedded.ports import free_port
 from ratchet.infra.embedded.supervisor import Child, Supervisor
 
 _REAL_PARTS = {"clickhouse", "kafka"}
@@ -38,7 +37,7 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/ratchet"
 
 
-@pytest.fixture(scope="session", params=["named"] if NAMED_KAFKA else ["embedded", "apache"])
+@pytest.fixture(scope="session", params=BROKERS)
 def kafka(request: pytest.FixtureRequest) -> Broker:
     """The embedded broker and then a real Apache Kafka; only `RATCHET_TEST_KAFKA` where that is set."""
     broker: Broker = request.getfixturevalue(f"{request.param}_kafka")
@@ -56,19 +55,12 @@ def named_kafka() -> Broker:
 @pytest.fixture(scope="session")
 def embedded_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The embedded broker."""
-    yield from _started("embedded", tmp_path_factory.mktemp("kafka"))
+    with running_broker("embedded", tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Apache Kafka, once a session: a parametrized fixture would be started anew for every file of tests."""
-    yield from _started("apache", tmp_path_factory.mktemp("kafka"))
-
-
-def _started(kind: str, folder: Path) -> Iterator[Broker]:
-    port = free_ports_in_a_row(2)  # Apache's controller listens on the second
-    command = broker_argv(kind, port, folder)
-    bootstrap = f"127.0.0.1:{port}"
-    with Supervisor() as supervisor:
-        supervisor.start(Child(kind, command, folder / "broker.log", BrokerProbe(bootstrap)))
-        yield Broker(bootstrap, embedded=kind == "embedded")
+    with running_broker("apache", tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker

@@ -18,7 +18,7 @@ import orjson
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from parts import wait_for
+from parts import BROKERS, NAMED_KAFKA, Broker, running_broker, wait_for
 from typer.testing import CliRunner, Result
 
 from ratchet.consumers.ingest import Ingest
@@ -49,10 +49,20 @@ from ratchet.services.rebuild import MARKER, TWIN
 from ratchet.trainers.building import build
 
 GOLDEN = HERE.parent / "golden"
-# the shared broker holds other tests' deliberate rubbish too
+# the broker holds other tests' deliberate rubbish too
 TOLERANT = FloodPolicy(share=0.99, minimum=100_000)
 # as for every task that the settings do not declare
 UNCAPPED = PairingPolicy(max_pairs_per_user=NO_CAP)
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Brokers of this file's own: what is compared with the tables is everything that they hold."""
+    if NAMED_KAFKA is not None:
+        yield Broker(NAMED_KAFKA, embedded=False)
+        return
+    with running_broker(request.param, tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
