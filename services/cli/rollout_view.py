@@ -76,6 +76,8 @@ def picture(standings: Sequence[Standing]) -> RenderableType:
 def watch(first: Sequence[Standing], look: Callable[[], Sequence[Standing]]) -> None:
     """Show the picture and look again every `LOOK_S` seconds until Ctrl-C; what is away is said under the last one.
 
+    A look that takes longer is followed by a pause as long, so that watching costs ClickHouse at most half its time.
+
     Args:
         first: what to begin with.
         look: what there is now.
@@ -84,15 +86,16 @@ def watch(first: Sequence[Standing], look: Callable[[], Sequence[Standing]]) -> 
     from rich.live import Live
     from rich.text import Text
 
-    last = first
+    last, took_s = first, 0.0
     with contextlib.suppress(KeyboardInterrupt), Live(picture(first), auto_refresh=False) as view:
         while True:
-            time.sleep(LOOK_S)
-            trouble = ""
+            time.sleep(max(LOOK_S, took_s))
+            trouble, began = "", time.monotonic()
             try:
                 last = look()
             except StoreError as error:
                 trouble = f"as it was: {error}"
+            took_s = time.monotonic() - began
             view.update(Group(picture(last), Text(trouble, style="red")), refresh=True)
 
 
