@@ -86,15 +86,21 @@ def run_consumers(s: Settings, names: Sequence[str]) -> None:
         asyncio.run(_until_signal(lambda stop: _all(s, streams, stop)))
 
 
-def run_controller(s: Settings) -> None:
-    """Run the rollout controller, and what tells hooks of its transitions, until SIGTERM or SIGINT."""
-    from ratchet.services.controller.follow import control
-    from ratchet.services.controller.hooks import telling
+def warn_of_policies(s: Settings) -> None:
+    """Log what is wrong with the tasks' rollout policies, whatever their traffic."""
     from ratchet.services.rollout_plan import findings
 
     for task, policy in s.tasks.items():
         for found in findings(policy, None, s.prioritises):
             log.warning("task %s: %s", task, found)
+
+
+def run_controller(s: Settings) -> None:
+    """Run the rollout controller, and what tells hooks of its transitions, until SIGTERM or SIGINT."""
+    from ratchet.services.controller.follow import control
+    from ratchet.services.controller.hooks import telling
+
+    warn_of_policies(s)
 
     async def run(stop: asyncio.Event) -> None:
         store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-controller")

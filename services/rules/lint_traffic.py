@@ -25,7 +25,7 @@ def lint_traffic(policy: TaskPolicy, hidden: Hidden, traffic: Traffic) -> list[F
         hidden: what a stage cannot show.
         traffic: as measured or as said.
     """
-    found = [*_bursts(policy, traffic)]
+    found = [*_bursts(policy, traffic), *_late(policy, hidden, traffic)]
     split = [stage for stage in policy.rollout.stages if 0 < stage.weight_bp < FULL]
     for stage in policy.rollout.stages:
         requests = _reached(policy, stage, traffic, Signal(0.0))
@@ -48,7 +48,7 @@ def lint_traffic(policy: TaskPolicy, hidden: Hidden, traffic: Traffic) -> list[F
 
 
 def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> Iterator[Finding]:
-    signal, field = traffic.signals[gate.metric], where(policy, stage, gate)
+    signal, field = traffic.signals[gate.metric], where(stage, gate)
     weight = stage.weight_bp / FULL
     chance = chance_to_pass(gate, signal, traffic, weight, gate.max_n)
     if chance < SELDOM and gate.margin > 0:
@@ -91,6 +91,33 @@ def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> 
             "a longer max_wait_s, a larger weight_bp or mirror_bp, a wider margin, or a smaller max_n"
             " (the boundary is planned for it)",
         )
+
+
+def _late(policy: TaskPolicy, hidden: Hidden, traffic: Traffic) -> Iterator[Finding]:
+    """Gates that are first asked when what was carried is more than their last look may have."""
+    requests, before = 0.0, set[str]()
+    for stage in policy.rollout.stages:
+        weight = stage.weight_bp / FULL
+        if not 0 < weight < 1:
+            continue
+        if stage.evidence == "reset":
+            requests, before = 0.0, set()
+        for gate in asked(policy, stage):
+            if gate.dry_run or gate.metric in before | hidden(stage) or gate.metric not in traffic.signals:
+                continue
+            n = requests * traffic.signals[gate.metric].share
+            independent = n / _design_effect(stage, traffic, n)
+            if independent > gate.max_n:
+                yield Finding(
+                    "error",
+                    f"{where(stage, gate)}.max_n",
+                    f"{gate.max_n}",
+                    f"stage {stage.name!r} asks it first, with about {independent:,.0f} independent observations"
+                    " carried into it: its last look is over by then, so it can never pass",
+                    f"at least {independent:,.0f}, evidence = 'reset', or a gate of the first stage with users, too",
+                )
+            before.add(gate.metric)
+        requests += traffic.requests_per_hour * weight * stage.min_duration_s * policy.rollout.time_scale / 3600
 
 
 def _reached(policy: TaskPolicy, stage: Stage, traffic: Traffic, signal: Signal, gate: Gate | None = None) -> float:

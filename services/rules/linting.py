@@ -37,7 +37,7 @@ class Finding:
         return f"{self.severity}: {self.field} = {self.value}: {self.why}; allowed: {self.allowed}"
 
 
-def where(policy: TaskPolicy, stage: Stage, gate: Gate) -> str:
+def where(stage: Stage, gate: Gate) -> str:
     """The field's name in ``ratchet.toml``, under the task."""
     own = "" if stage.gates is None else f"stages[{stage.name}]."
     return f"rollout.{own}gates[{gate.metric}]"
@@ -128,7 +128,7 @@ def _of_gates(policy: TaskPolicy, hidden: Hidden, trusted: bool | None) -> Itera
     refusals = [check.name for check in policy.checks if check.kind == "refusal"]
     for stage in policy.rollout.stages:
         for gate in asked(policy, stage):
-            field = where(policy, stage, gate)
+            field = where(stage, gate)
             name = gate.metric.removeprefix(CHECK)
             if gate.metric.startswith(CHECK) and name not in checks:
                 declared = ", ".join(sorted(checks)) or "none is declared"

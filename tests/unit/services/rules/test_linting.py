@@ -17,6 +17,8 @@ COMPLETION = {"metric": "completion", "margin": 0.02}
 ERRORS = {"metric": "error_rate", "margin": 0.005}
 UNHEARD = ERRORS | {"dry_run": True}
 HASTY = {"min_duration_s": 60, "max_wait_s": 30}
+LONG = {"min_duration_s": 2 * 86_400, "gates": [ERRORS]}
+TWENTY = {"name": "20%", "weight_bp": 2_000}
 JSON, REFUSING = {"metric": "check:json", "margin": 0.01}, {"metric": "refusal_rate", "margin": 0.01}
 WINS = {"metric": "win_rate", "margin": 0.1}
 BOTH = {"gates": [ERRORS, WINS]}
@@ -110,10 +112,11 @@ def test_a_judge_that_is_not_calibrated_is_a_warning() -> None:
         (task([ERRORS], [FIVE | {"min_n": 50_000}, ALL]), BUSY, "error", "rollout.stages[5%].min_n"),
         (task([ERRORS | {"max_wait_s": 3_600.0}]), BUSY, "error", "rollout.gates[error_rate].max_n"),
         (task(burst={"min_n": 1, "share": 0.1}), BUSY, "error", "rollout.burst"),
+        (task(stages=[FIVE | LONG, TWENTY, ALL]), BUSY, "error", "rollout.gates[completion].max_n"),
     ],
 )
 def test_what_cannot_decide_at_this_traffic(policy: TaskPolicy, seen: Measured, severity: str, field: str) -> None:
-    """Too little traffic, users who repeat themselves, a max_n too small for its margin, a burst that traffic trips."""
+    """Too little traffic, users who repeat themselves, a max_n too small or used up, bursts in normal traffic."""
     assert (severity, field) in [(one.severity, one.field) for one in in_traffic(policy, seen)]
 
 
@@ -133,3 +136,5 @@ def test_what_was_proved_earlier_is_not_asked_for_again() -> None:
     assert in_traffic(task([ERRORS], [FIVE, brief, ALL])) == []
     [one] = in_traffic(task([ERRORS], [FIVE, brief | {"evidence": "reset"}, ALL]))
     assert "in stage '20%'" in one.why
+    anew = task(stages=[FIVE | LONG, TWENTY | {"evidence": "reset"}, ALL])
+    assert [one for one in in_traffic(anew) if "carried" in one.why] == []
