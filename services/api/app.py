@@ -39,13 +39,15 @@ _TAKES: Mapping[str, frozenset[str]] = {
     "adapter": frozenset({"start", "retry", "undo"}),
 }
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""Without control characters: it is shown on terminals."""
 
 
 class Instruction(Closed):
     """The body of a POST: who asks and why, and what the verb takes besides."""
 
-    who: str = Field("", max_length=256)
-    why: str = ""
+    who: str = Field("", max_length=256, pattern=_PLAIN)
+    why: str = Field("", max_length=4_096, pattern=_PLAIN)
     full: bool = False
     adapter: AdapterName | None = None
 

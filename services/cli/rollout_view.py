@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from ratchet.schemas.rollout_events import GateResult, Rollout
+    from ratchet.schemas.rollout_events import Arm, GateResult, Rollout
     from ratchet.services.operator.status import Standing, Switch
     from ratchet.services.rules.standing import GateStanding, GatewayStanding, Step
 
 UNDER_WAY = ("running", "paused")
 LOOK_S = 2.0
-BAR = 25
+BAR = 21
 COLOURS = {"pass": "green", "fail": "red", "error": "red", "inconclusive": "yellow"}
+VERDICTS = {"pass": "pass", "fail": "fail", "error": "error", "inconclusive": "undecided"}
 STATUS_COLOURS = {"running": "cyan", "paused": "yellow", "promoted": "green", "aborted": "red"}
 
 
@@ -50,7 +51,7 @@ def lines(standing: Standing) -> list[str]:
         said.append(f"  {arms}")
     for gate in standing.gates:
         said.append(f"  {gate.result.verdict:<12} {gate.result.reason}")
-        said.append(f"  {'':<12} {how_far(gate)}")
+        said.append(f"  {'':<12} {difference(gate.result)}{how_far(gate)}")
     if not standing.gates:
         said += [f"  {result.verdict:<12} {result.reason}" for result in standing.table.gates]
     said += [f"  {line}" for line in gateway_lines(standing)]
@@ -140,26 +141,28 @@ def _track(steps: Sequence[Step]) -> Text:
     return text
 
 
-def _gates(gates: Sequence[GateStanding]) -> RenderableType:
-    from rich.table import Table
+def _gates(gates: Sequence[GateStanding]) -> Text:
+    """Two lines a gate: its verdict with both arms and the difference drawn, then how far it is; 80 columns do."""
     from rich.text import Text
 
-    grid = Table(box=None, padding=(0, 1), expand=False)
-    for name in ("gate", "verdict", "stable", "candidate", "difference", "margin", "how far"):
-        grid.add_column(name, header_style="dim", overflow="fold")
-    for gate in gates:
-        result = gate.result
-        verdict = "proved" if gate.proved else result.verdict
-        grid.add_row(
-            result.gate + (" (dry run)" if gate.dry_run else ""),
-            Text(verdict, style="green" if gate.proved else COLOURS[result.verdict]),
-            _arm(result.stable.value, result.stable.n),
-            _arm(result.candidate.value, result.candidate.n),
-            f"{result.difference:+.4f} {interval(result)}" if result.difference is not None else "–",
-            f"{result.margin:.4g}",
-            how_far(gate),
-        )
-    return grid
+    names = [one.result.gate + (" (dry run)" if one.dry_run else "") for one in gates]
+    arms = [f"{_arm(one.result.stable)} → {_arm(one.result.candidate)}" for one in gates]
+    text = Text()
+    for name, both, one in zip(names, arms, gates, strict=True):
+        verdict = "proved" if one.proved else VERDICTS[one.result.verdict]
+        text.append(("\n" if text else "") + name.ljust(max(map(len, names)) + 1))
+        text.append(verdict.ljust(10), style="green" if one.proved else COLOURS[one.result.verdict])
+        text.append(f"{both.ljust(max(map(len, arms)))} {interval(one.result)}\n")
+        text.append(f"  {difference(one.result)}{how_far(one)}", style="dim")
+    return text
+
+
+def difference(result: GateResult) -> str:
+    """A gate's difference with its interval, beside the margin; '' where there is none yet."""
+    if result.difference is None:
+        return ""
+    within = "" if result.low is None or result.high is None else f" ({result.low:+.4f} to {result.high:+.4f})"
+    return f"{result.difference:+.4f}{within}, margin {result.margin:.4g}; "
 
 
 def interval(result: GateResult) -> str:
@@ -264,8 +267,8 @@ def at(instant: object) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _arm(value: float | None, n: int) -> str:
-    return f"{value:.4g} of {n}" if value is not None else f"– of {n}"
+def _arm(arm: Arm) -> str:
+    return f"{arm.value:.4g} of {arm.n}" if arm.value is not None else f"– of {arm.n}"
 
 
 def _step(step: Step) -> str:

@@ -114,6 +114,7 @@ async def test_what_a_verb_takes_besides() -> None:
         ("support/pause", {"adapter": ADAPTER}, 400, "adapter: pause takes none; allowed with: retry, start, undo"),
         ("support/start", {}, 400, "adapter: start needs one: task@vN-sha8"),
         ("support/abort", {"reason": "x"}, 400, "reason: Extra inputs are not permitted"),
+        ("support/abort", {"why": "\x1b[2J"}, 400, r"why: String should match pattern '^[^\x00-\x1f\x7f-\x9f]*$'"),
         ("support/abort", ["x"], 400, "body: allowed: a JSON object"),
         ("support/stop", {}, 405, "/v1/rollouts/support/stop: allowed: GET"),
         ("Support/abort", {}, 404, "'Support' is no task's name"),

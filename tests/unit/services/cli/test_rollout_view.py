@@ -95,7 +95,13 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     for expected in SAID[:2] + SAID[4:]:
         assert expected in said, expected
     assert "● shadow ── ● 5% ── ◉ 20% 2 h 00 min of 4 h 00 min to 168 h 00 min ── ○ 50% ── ○ 100%" in said
-    for expected in ("0.9 of 812", "0.91 of 205", interval(result()), "support: running", "0.31 s from the decision"):
+    for expected in (
+        "0.9 of 812 → 0.91 of 205",
+        "+0.0100 (-0.0200 to +0.0400), margin 0.02; 5% of max_n",
+        interval(result()),
+        "support: running",
+        "0.31 s from the decision",
+    ):
         assert expected in said, expected
 
 
@@ -126,10 +132,10 @@ def test_nothing_to_show_is_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("more", "drawn"),
     [
-        ({"high": 0.05}, "      ┃" + 8 * "━" + "●" + 8 * "━" + "›"),
-        ({"difference": 0.0, "low": -0.01, "high": 0.01}, "      ┃  ━━━●━━━"),
-        ({"difference": -0.1, "low": -0.2, "high": -0.05}, "●     ┃     ┊"),
-        ({"gate": "error_rate", "difference": 0.0, "low": -0.01, "high": 0.01}, "         ━━━●━━━  ┃"),
+        ({"high": 0.05}, "     ┃" + 6 * "━" + "●" + 7 * "━" + "›"),
+        ({"difference": 0.0, "low": -0.01, "high": 0.01}, "     ┃  ━━●━━"),
+        ({"difference": -0.1, "low": -0.2, "high": -0.05}, "●    ┃    ┊"),
+        ({"gate": "error_rate", "difference": 0.0, "low": -0.01, "high": 0.01}, "        ━━●━━  ┃"),
         ({"difference": None, "low": None, "high": None}, ""),
     ],
 )
