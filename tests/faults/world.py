@@ -36,11 +36,13 @@ base_model = "tiny"
 kafka_bootstrap = "{bootstrap}"
 kafka_idempotence = {idempotence}
 clickhouse_dsn = "http://127.0.0.1:{clickhouse}/ratchet"
-vllm_urls = ["http://127.0.0.1:{model}"]
+vllm_urls = {models}
 gateway_port = {gateway}
 flush_interval_s = 0.2
+control_interval_s = 0.2
 spool_max_mb = {spool_mb}
 [tasks.support]
+{task}
 """
 STORED = """
 SELECT toString(id) AS id, count() AS n, any(status) AS status FROM ratchet.inferences GROUP BY id
@@ -132,7 +134,17 @@ _ACCEPTED = ("inference", "feedback", "comment", "event")
 class World:
     """Broker, ClickHouse, model server, gateway, ingest and users, on free ports in one folder."""
 
-    def __init__(self, folder: Path, kind: str, *, home: Path | None = None, spool_mb: int = 512, padding: int = 900):
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        *,
+        home: Path | None = None,
+        spool_mb: int = 512,
+        padding: int = 900,
+        replicas: int = 1,
+        task: str = "",
+    ):
         """Write the settings; nothing runs yet.
 
         Args:
@@ -141,17 +153,20 @@ class World:
             home: the gateway's folder, where it is not in ``folder``.
             spool_mb: the most that the gateway keeps on disk.
             padding: bytes in each of the users' events.
+            replicas: model servers, one or two.
+            task: more of the task's settings, as TOML.
         """
-        port = _ports(5)
+        port = _ports(6)
         self.folder, self.kind = folder, kind
         self.bootstrap = NAMED_KAFKA if kind == "named" and NAMED_KAFKA else f"127.0.0.1:{port}"
-        model, clickhouse, gateway = range(port + 2, port + 5)
+        model, clickhouse, gateway, second = range(port + 2, port + 6)
+        self.replicas = [f"http://127.0.0.1:{one}" for one in (model, second)[:replicas]]
         self.url = f"http://127.0.0.1:{gateway}"
         self.dsn = f"http://127.0.0.1:{clickhouse}/ratchet"
         idempotence = "false" if kind == "embedded" else "true"
         config = CONFIG.format(
             home=home or folder / "home", bootstrap=self.bootstrap, idempotence=idempotence, clickhouse=clickhouse,
-            model=model, gateway=gateway, spool_mb=spool_mb,
+            models=json.dumps(self.replicas), gateway=gateway, spool_mb=spool_mb, task=task,
         )  # fmt: skip
         (folder / "ratchet.toml").write_text(config)
         self.journal = Journal(folder / "journal")
@@ -164,13 +179,20 @@ class World:
             lambda: clickhouse_server.command(clickhouse, folder / "clickhouse"),
             lambda: clickhouse_server.answers_ping(clickhouse),
         )
-        self.model = self._part(
-            "model", lambda: [sys.executable, str(HERE / "model_server.py"), str(model)],
-            lambda: _answers(f"http://127.0.0.1:{model}/v1/models"),
-        )  # fmt: skip
+        self.model, self.second_model = (
+            self._part(
+                name,
+                lambda at=at: [sys.executable, str(HERE / "model_server.py"), str(at)],
+                lambda at=at: _answers(f"http://127.0.0.1:{at}/v1/models"),
+            )
+            for name, at in (("model", model), ("model-2", second))
+        )
         self.gateway = self._part("gateway", lambda: [*ratchet, "gateway"], lambda: _answers(f"{self.url}/healthz"))
         self.ingest, self.second_ingest = (
             self._part(name, lambda: [*ratchet, "consume", "ingest"], lambda: True) for name in ("ingest", "ingest-2")
+        )
+        self.controller, self.standby = (
+            self._part(name, lambda: [*ratchet, "control"], lambda: True) for name in ("control", "control-2")
         )
         self.users = self._part("users", lambda: load, lambda: True)
 
@@ -183,6 +205,8 @@ class World:
         with connect(self.dsn) as store:
             migrate(store)
         self.model.start()
+        if len(self.replicas) > 1:
+            self.second_model.start()
         if broker:
             self.start_broker()
         self.gateway.start()
@@ -263,7 +287,10 @@ class World:
 
     def stop(self) -> None:
         """End whatever runs."""
-        parts = (self.users, self.gateway, self.ingest, self.second_ingest, self.model, self.clickhouse, self.broker)
+        parts = (
+            *(self.users, self.controller, self.standby, self.gateway, self.ingest, self.second_ingest),
+            *(self.model, self.second_model, self.clickhouse, self.broker),
+        )
         for part in parts:
             if part._supervisor is not None:
                 part.kill()
