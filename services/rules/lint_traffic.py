@@ -61,7 +61,8 @@ def _of_gate(policy: TaskPolicy, stage: Stage, gate: Gate, traffic: Traffic) -> 
             "error" if chance < NEVER else "warning",
             f"{field}.max_n",
             f"{gate.max_n}",
-            f"with margin {gate.margin:g} and {of} an equal candidate passes by then {chance:.0%} of the time",
+            f"with margin {gate.margin:g} and {of} an equal candidate passes by then {chance:.0%} of the time"
+            f" in stage {stage.name!r}",
             allowed,
         )
         return

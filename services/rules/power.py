@@ -117,8 +117,16 @@ def burst_alarms(policy: BurstPolicy, calls_per_hour: float, failing: float, hou
 
 
 def _at_least(k: int, n: int, p: float) -> float:
-    if k <= 0:
+    """The chance of k or more of n, where that is the rarer half; else 1."""
+    if k <= n * p:
         return 1.0
     if p <= 0 or k > n:
         return 0.0
-    return min(sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1)), 1.0)
+    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    term = total = math.exp(choose + k * math.log(p) + (n - k) * math.log1p(-p))
+    for i in range(k, n):
+        term *= (n - i) / (i + 1) * p / (1 - p)
+        total += term
+        if term <= 1e-12 * total:
+            break
+    return min(total, 1.0)

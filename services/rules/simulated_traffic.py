@@ -210,7 +210,8 @@ class Population:
             squares: Floats = n * ((new - old) ** 2 + spread**2)
             return total, squares, n * old
         if name == WIN_RATE:  # `base` of the comparisons are no ties
-            won, lost, step = old / 2 + (new - old), old / 2 - (new - old), 0.5
+            more = np.clip(new - old, -old / 2, old / 2)
+            won, lost, step = old / 2 + more, old / 2 - more, 0.5
         else:
             won = shared * np.maximum(new - old, 0) + (1 - shared) * new * (1 - old)
             lost, step = won + old - new, 1.0

@@ -98,6 +98,8 @@ def _worse(gate: Gate, traffic: Traffic, margins: float) -> float:
     if gate.metric == LATENCY:
         return margins * (threshold(gate, P95_MS) / P95_MS - 1)
     size = margins * (gate.margin * abs(signal.base) if gate.margin_kind == "rel" else gate.margin)
-    if signal.spread is not None or gate.metric == WIN_RATE:
+    if gate.metric == WIN_RATE:
+        return -min(size, signal.base / 2)  # when no comparison is won any more
+    if signal.spread is not None:
         return size if gate.lower_is_better else -size
     return min(size, 1 - signal.base) if gate.lower_is_better else -min(size, signal.base)

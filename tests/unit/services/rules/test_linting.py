@@ -56,6 +56,7 @@ def test_the_default_policy_is_sound() -> None:
     """Nothing is said against what Ratchet ships, with traffic enough."""
     assert found(task()) == []
     assert in_traffic(task()) == []
+    assert in_traffic(task(), Measured(requests_per_hour=2_000_000)) == []
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.services.rules.evidence import Sample
 from ratchet.services.rules.rollout_simulation import look_hours, simulate, time_enough
 from ratchet.services.rules.rollout_summary import summarise
 from ratchet.services.rules.simulated_traffic import Population
+from ratchet.services.rules.task_traffic import Measured, candidates, traffic_of
 from ratchet.services.rules.traffic import LATENCY, P95_MS, Signal, Traffic
 
 COMPLETION = Gate(metric="completion", margin=0.1, max_n=400, min_n=50)
@@ -125,6 +127,29 @@ def test_rollouts_go_through_the_real_rules_and_repeat_by_seed() -> None:
     assert bad.aborted.value == 1
     assert bad.harm_requests is not None
     assert bad.harm_requests.value < 400
+
+
+@pytest.mark.parametrize("users", [None, 400])
+@pytest.mark.parametrize(
+    ("metric", "margin"),
+    [
+        ("completion", 0.1), ("error_rate", 0.05), ("satisfaction", 0.1), ("latency_p95", 0.5), ("judge_score", 0.1),
+        ("win_rate", 0.1), ("cost", 0.3), ("length", 0.3), ("refusal_rate", 0.05), ("check:polite", 0.1),
+    ],
+)  # fmt: skip
+def test_every_metric_can_be_simulated(metric: str, margin: float, users: int | None) -> None:
+    """An equal candidate is never aborted and mostly passes; one four margins worse goes, by its own gate."""
+    kind = "rel" if metric in ("cost", "length", "latency_p95") else "abs"
+    gate = {"metric": metric, "margin": margin, "margin_kind": kind, "min_n": 50, "max_n": 2_000}
+    first = {"name": "shadow", "mirror_bp": 5_000} if metric == "win_rate" else {"name": "50%", "weight_bp": 5_000}
+    last = {"name": "100%", "weight_bp": 10_000, "gates": []}
+    task = TaskPolicy.model_validate({"rollout": {"stages": [first, last], "gates": [gate]}})
+    traffic = traffic_of(task, Measured(requests_per_hour=2_000, users=users))
+    asked = candidates(task, traffic)
+    equal, _, worse = (summarise(list(simulate(task.rollout, traffic, asked[name], 20, 7)), [metric]) for name in asked)
+    assert equal.aborted.value == 0
+    assert equal.gates[first["name"]][metric].share >= 0.8
+    assert worse.aborted.value >= 0.9
 
 
 def test_a_candidate_at_its_margin_is_paused_by_the_gate_that_it_meets() -> None:
