@@ -97,13 +97,15 @@ def warn_of_policies(s: Settings) -> None:
 
 def run_controller(s: Settings) -> None:
     """Run the rollout controller, and what tells hooks of its transitions, until SIGTERM or SIGINT."""
+    from ratchet.infra.clickhouse.later import LaterStore
     from ratchet.services.controller.follow import control
     from ratchet.services.controller.hooks import telling
 
     warn_of_policies(s)
 
     async def run(stop: asyncio.Event) -> None:
-        store, publisher = wiring.store(s), wiring.publisher(s, "ratchet-controller")
+        # a person must be heard while ClickHouse is away
+        store, publisher = LaterStore(lambda: wiring.store(s)), wiring.publisher(s, "ratchet-controller")
         try:
             async with telling(s.kafka, s.rollout_hooks, publisher, clock.now):
                 await control(wiring.controller(s, store, publisher), s.kafka, stop)

@@ -17,6 +17,7 @@ from ratchet.infra import settings as settings_module
 from ratchet.schemas.errors import StartError
 
 if TYPE_CHECKING:
+    from ratchet.consumers.calibration import Questions
     from ratchet.consumers.monitor import Monitor
     from ratchet.infra.clickhouse.client import Store
     from ratchet.infra.clickhouse.ddl import Cluster
@@ -227,7 +228,7 @@ def judge_cache(s: Settings) -> JudgeCache:
     return JudgeCache(s.home / FILE_NAME)
 
 
-def controller(s: Settings, at: Store, to: KafkaPublisher) -> Controller:
+def controller(s: Settings, at: Questions, to: KafkaPublisher) -> Controller:
     """Make the rollout controller."""
     from ratchet.infra import clock
     from ratchet.services.controller.canary import Records

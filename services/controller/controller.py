@@ -23,16 +23,16 @@ from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.controller.canary import Canary, Records
 from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.hooks import Hooks
+from ratchet.services.controller.judging import Judge
 from ratchet.services.controller.known import Known
 from ratchet.services.controller.lead import Alone, Lead
-from ratchet.services.controller.observe import observe
 from ratchet.services.controller.residency import Residency
 from ratchet.services.controller.residents import Replicas
 from ratchet.services.controller.seed import rollouts
 from ratchet.services.controller.troubles import Troubles
 from ratchet.services.controller.unloading import Unloading
 from ratchet.services.controller.writing import Writer
-from ratchet.services.rules.deciding import Decision, decide
+from ratchet.services.rules.deciding import Decision
 from ratchet.services.rules.fencing import Log, mended
 from ratchet.services.rules.hooks import Veto
 from ratchet.services.rules.instructions import follow, refused
@@ -91,10 +91,10 @@ class Controller:
         self.decisions: dict[str, Decision] = {}
         self._store, self.lead = store, lead or Alone()
         self._tasks, self._clock, self._new_id, self._interval_s = tasks, clock, new_id, interval_s
-        self._copies_wait = copies_wait
         self._hooks = hooks or Hooks({}, clock)
         self._flips = Flips(publisher)
         self._troubles = Troubles()
+        self._judge = Judge(store, self._flips, self._troubles, clock, copies_wait)
         self._residency = Residency(
             self.known, replicas, placement, folder, tasks,
             Canary(replicas, records or Records(None), self._system_prompt),
@@ -203,7 +203,7 @@ class Controller:
             for task in sorted(self.states):
                 published.append(await self._mend(task, now))
             for task, policy in self._tasks.items():
-                published += await self._judge(task, policy, now)
+                published += await self._decide(task, policy, now)
                 published += await self._start_waiting(task, policy, now)
         return [table for table in published if table is not None]
 
@@ -284,21 +284,16 @@ class Controller:
         self._known_new.add(task)
         return True
 
-    async def _judge(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout | None]:
+    async def _decide(self, task: str, policy: TaskPolicy, now: datetime) -> list[Rollout | None]:
         state = self.states.get(task)
         if state is None or state.status not in UNDER_WAY:
             self.decisions.pop(task, None)
             return []
-        waiting = self._flips.waiting_for(state, now)
-        try:
-            evidence = await asyncio.to_thread(observe, self._store, state, policy, now, self._copies_wait, waiting)
-        except StoreError as error:
-            self._troubles.say("ClickHouse", f"nothing is decided without ClickHouse: {error}")
+        decision = await self._judge.decision(state, policy, now)
+        if decision is None:
             return []
-        self._troubles.clear("ClickHouse")
         if (now_in_force := self.states.get(task)) is None or now_in_force.id != state.id:
             return []  # a person's table came in meanwhile, or another controller's
-        decision = decide(state, evidence, policy.rollout, now)
         self.decisions[task] = decision
         if decision.action == "wait":
             return []
