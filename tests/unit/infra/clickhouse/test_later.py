@@ -24,7 +24,7 @@ class Answers:
 
 
 def test_it_connects_at_the_first_question_that_can_be_asked() -> None:
-    """Away at first: the question fails and the process lives; back again it connects once, and is closed at the end."""
+    """Away at first: the question fails and the process lives; later it connects once, and is closed."""
     made: list[Answers] = []
     away = [True]
 
