@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ratchet.consumers.calibration import Questions, in_force
+from ratchet.consumers.calibration import Questions, comparing, in_force
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_policy import Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import unobservable
 from ratchet.services.rules.lint_traffic import lint_traffic
-from ratchet.services.rules.linting import Finding, lint
+from ratchet.services.rules.linting import Finding, Trusted, lint
 from ratchet.services.rules.task_traffic import Measured, traffic_of
 from ratchet.services.rules.traffic import Traffic
 
@@ -59,13 +59,15 @@ def figures(row: dict[str, Any], by_check: bool, since: datetime, until: datetim
     return replace(found, delay_h=late) if late is not None and math.isfinite(late) and late > 0 else found
 
 
-def trusted(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> bool:
-    """Whether the task's judge decides gates now.
+def trusted(store: Questions, task: str, policy: TaskPolicy, now: datetime) -> dict[str, bool]:
+    """By metric that a judge answers, of those that the gates ask, whether its word decides now.
 
     Raises:
         StoreError: ClickHouse refused or is away.
     """
-    return in_force(store, task, policy, now).standing.trusted
+    judges = {"judge_score": in_force, "win_rate": comparing}
+    gates = [gate.metric for stage in policy.rollout.stages for gate in stage.gates or policy.rollout.gates]
+    return {name: judge(store, task, policy, now).standing.trusted for name, judge in judges.items() if name in gates}
 
 
 def traffic(policy: TaskPolicy, seen: Measured, copies_wait: bool) -> Traffic:
@@ -74,7 +76,7 @@ def traffic(policy: TaskPolicy, seen: Measured, copies_wait: bool) -> Traffic:
 
 
 def findings(
-    policy: TaskPolicy, seen: Measured | None, copies_wait: bool = False, judge_trusted: bool | None = None
+    policy: TaskPolicy, seen: Measured | None, copies_wait: bool = False, judge_trusted: Trusted | None = None
 ) -> list[Finding]:
     """What is wrong with a task's rollout policy, the errors first; without traffic only what does not hang on it."""
 

@@ -164,7 +164,7 @@ def _policy(settings: Settings, task: str) -> Any:
 
 def _traffic(
     settings: Settings, task: str, said: dict[str, Any], days: float
-) -> tuple[Measured | None, str, bool | None]:
+) -> tuple[Measured | None, str, dict[str, bool] | None]:
     """The task's traffic, what was said in place of what was recorded; where it is from; whether the judge decides."""
     from ratchet.infra.clock import now
     from ratchet.schemas.errors import StoreError

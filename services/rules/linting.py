@@ -6,7 +6,7 @@ An error is refused by `ratchet rollout lint`; a warning is worth a look. What d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from ratchet.schemas.rollout_policy import CHECK, Gate, Stage
 FULL = 10_000
 Hidden = Callable[[Stage], frozenset[str]]
 """The metrics that a stage cannot show."""
+Trusted = Mapping[str, bool]
 LOOSE_ALPHA, MOST_ALPHA = 0.1, 0.2
 WIDE, MOST_MARGIN = 0.1, 0.5
 """Points of a rate: above the first a margin is worth a look, at the second it asks nothing."""
@@ -48,13 +49,13 @@ def asked(policy: TaskPolicy, stage: Stage) -> list[Gate]:
     return policy.rollout.gates if stage.gates is None else stage.gates
 
 
-def lint(policy: TaskPolicy, hidden: Hidden, trusted: bool | None = None) -> list[Finding]:
+def lint(policy: TaskPolicy, hidden: Hidden, trusted: Trusted | None = None) -> list[Finding]:
     """What is wrong whatever the traffic.
 
     Args:
         policy: the task's.
         hidden: what a stage cannot show.
-        trusted: whether the judge's word decides; None: unknown.
+        trusted: by metric whether its judge's word decides; None: unknown.
     """
     found = [*_of_stages(policy, hidden), *_of_gates(policy, hidden, trusted), *_of_the_rest(policy)]
     return list(dict.fromkeys(found))
@@ -123,7 +124,7 @@ def _of_stages(policy: TaskPolicy, hidden: Hidden) -> Iterator[Finding]:
             )
 
 
-def _of_gates(policy: TaskPolicy, hidden: Hidden, trusted: bool | None) -> Iterator[Finding]:
+def _of_gates(policy: TaskPolicy, hidden: Hidden, trusted: Trusted | None) -> Iterator[Finding]:
     checks = {check.name for check in policy.checks}
     refusals = [check.name for check in policy.checks if check.kind == "refusal"]
     for stage in policy.rollout.stages:
@@ -141,7 +142,7 @@ def _of_gates(policy: TaskPolicy, hidden: Hidden, trusted: bool | None) -> Itera
                     "nothing says what a refusal is, so it never decides",
                     "with a check of kind 'refusal' under checks",
                 )
-            if gate.metric in ("judge_score", "win_rate") and trusted is False and not gate.dry_run:
+            if trusted and trusted.get(gate.metric) is False and not gate.dry_run:
                 yield Finding(
                     "warning",
                     field,

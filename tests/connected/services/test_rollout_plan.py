@@ -15,7 +15,7 @@ from ratchet.schemas.errors import RolloutError
 from ratchet.schemas.events import Event, Feedback, Inference, Score
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.cli.main import app
-from ratchet.services.rollout_plan import measured
+from ratchet.services.rollout_plan import measured, trusted
 
 pytestmark = pytest.mark.connected
 HOURS = 10
@@ -66,6 +66,14 @@ def test_traffic_is_measured_as_it_was_recorded(traffic: Any) -> None:
     assert seen.delay_h == pytest.approx(0.5, abs=0.01)
     assert (seen.completion, seen.outcome_share) == (pytest.approx(0.75), pytest.approx(0.5))
     assert measured(traffic.store, traffic.task, policy, until - timedelta(minutes=30), until) is None
+
+
+def test_only_the_judges_that_gates_ask_are_looked_up(traffic: Any) -> None:
+    """Nobody calibrated them, so neither decides; without such gates nobody is asked about."""
+    gates = [{"metric": "judge_score", "margin": 0.05}, {"metric": "win_rate", "margin": 0.05}]
+    asking = TaskPolicy.model_validate({"rollout": {"gates": gates}})
+    assert trusted(traffic.store, traffic.task, asking, now()) == {"judge_score": False, "win_rate": False}
+    assert trusted(traffic.store, traffic.task, TaskPolicy(), now()) == {}
 
 
 def test_the_commands_speak_of_recorded_traffic(

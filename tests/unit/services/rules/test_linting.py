@@ -42,7 +42,7 @@ def task(gates: Any = None, stages: Any = None, **more: Any) -> TaskPolicy:
     return TaskPolicy.model_validate({"rollout": own | more, "checks": checks})
 
 
-def found(policy: TaskPolicy, trusted: bool | None = None) -> list[tuple[str, str, str]]:
+def found(policy: TaskPolicy, trusted: dict[str, bool] | None = None) -> list[tuple[str, str, str]]:
     """Severity, field and value of what does not hang on traffic."""
     return [(one.severity, one.field, one.value) for one in lint(policy, hidden, trusted)]
 
@@ -92,14 +92,25 @@ def test_what_is_wrong_whatever_the_traffic(policy: TaskPolicy, severity: str, f
 def test_a_declared_check_and_a_stage_that_shows_it_are_fine() -> None:
     """Refusals with a check for them, a check by its name, a judge's win rate in shadow alone."""
     gates = [ERRORS, {"metric": "refusal_rate", "margin": 0.01}, {"metric": "win_rate", "margin": 0.05}]
-    assert found(task([*gates, {"metric": "check:refuses", "margin": 0.02}], checks=[REFUSALS]), trusted=True) == []
+    assert (
+        found(
+            task([*gates, {"metric": "check:refuses", "margin": 0.02}], checks=[REFUSALS]), trusted={"win_rate": True}
+        )
+        == []
+    )
 
 
 def test_a_judge_that_is_not_calibrated_is_a_warning() -> None:
     """Its gate never decides until then; nothing is said where nobody knows, or of a gate that is only shown."""
     gate = {"metric": "judge_score", "margin": 0.05}
-    assert found(task([ERRORS, gate]), trusted=False) == [("warning", "rollout.gates[judge_score]", "judge_score")]
-    assert found(task([ERRORS, gate])) == found(task([ERRORS, gate | {"dry_run": True}]), trusted=False) == []
+    assert found(task([ERRORS, gate]), trusted={"judge_score": False}) == [
+        ("warning", "rollout.gates[judge_score]", "judge_score")
+    ]
+    assert (
+        found(task([ERRORS, gate]))
+        == found(task([ERRORS, gate | {"dry_run": True}]), trusted={"judge_score": False})
+        == []
+    )
 
 
 @pytest.mark.parametrize(
