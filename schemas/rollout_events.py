@@ -129,7 +129,7 @@ class Gateway(Event):
 
     schema_: Literal["gateway.v1"] = Field("gateway.v1", alias="schema")
     gateway: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] = Field(
-        description="the process: host, port and a number of its own; of somebody's own edge, edge:<host>:<name>"
+        description="the process: host, port and a number of its own; an edge of one's own: edge:<task>:<host>:<name>"
     )
     state: Literal["up", "left"] = "up"
     tables: dict[TaskName, Annotated[int, Field(ge=1)]] = Field(
@@ -141,3 +141,8 @@ class Gateway(Event):
         default_factory=dict,
         description="when a table last sent a request or a copy to each adapter; requests that name theirs apart",
     )
+
+    def serves(self, task: str) -> bool:
+        """Whether a task's tables are its affair: a gateway has every task, an edge of one's own the one it names."""
+        kind, *named = self.gateway.split(":")
+        return kind != "edge" or len(named) != 3 or named[0] == task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from ratchet.infra.kafka.publisher import Publisher
-from ratchet.schemas.errors import EdgeRefused, RatchetError
+from ratchet.schemas.errors import EdgeRefused, RatchetError, SettingsError
 from ratchet.schemas.rollout_events import Gateway
 
 log = logging.getLogger("ratchet.edge")
@@ -24,6 +25,7 @@ SAY_S = 5.0
 """Seconds between two acknowledgements, and between two tries at a table that the edge refused."""
 PLACE = "{}"
 """Stands for the new file's path in the words of a check."""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,20}")
 _COMMAND_S = 60.0
 _CONFIRM_S = 10.0
 _SETTLED_S = 0.3
@@ -122,9 +124,16 @@ def _await(url: str, version: str) -> None:
             time.sleep(0.02)
 
 
-def edge_id(name: str) -> str:
-    """What the edge is called in its acknowledgements: ``edge:<host>:<name>``."""
-    return f"edge:{socket.gethostname()}:{name}"
+def edge_id(task: str, name: str) -> str:
+    """What the edge is called in its acknowledgements: ``edge:<task>:<host>:<name>``.
+
+    Raises:
+        SettingsError: the name is none that can stand there.
+    """
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"--name {name!r}; allowed: at most 20 letters, digits, dots, hyphens and underscores")
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:38]
+    return f"edge:{task}:{host}:{name}"
 
 
 class Presence:

@@ -54,7 +54,7 @@ def export(
         float, typer.Option("--longest", min=0, help="seconds within which every answer ends: the edge counts none")
     ] = 600.0,
     name: Annotated[
-        str | None, typer.Option("--name", help="in acknowledgements, edge:<host>:<name>; none: task")
+        str | None, typer.Option("--name", help="in acknowledgements, edge:<task>:<host>:<name>; none: the format")
     ] = None,
 ) -> None:
     """Write a task's routing as nginx upstreams or a Gateway API route, once or with every new table."""
@@ -96,7 +96,7 @@ def export(
             log.debug("still reading the routing tables at %s", settings.kafka)
         publisher = wiring.publisher(settings, "ratchet-edge")
         try:
-            presence = edge.Presence(edge.edge_id(name or task), task, longest)
+            presence = edge.Presence(edge.edge_id(task, name or format), task, longest)
             edge.follow(presence, file, text, publisher, wake, stop, now=now, new_id=new_id)
         finally:
             publisher.close()

@@ -49,7 +49,8 @@ def present(words: Words, now: datetime, within: timedelta = FORGOTTEN) -> list[
 
 def waiting_for(words: Words, table: Rollout, now: datetime) -> tuple[str, ...]:
     """The gateways for which an advance waits: present ones without this table in force."""
-    return tuple(word.gateway for word in present(words, now, HOLDS_UP) if not has(word, table))
+    here = (word for word in present(words, now, HOLDS_UP) if word.serves(table.task))
+    return tuple(word.gateway for word in here if not has(word, table))
 
 
 def has(word: Gateway, table: Rollout) -> bool:
@@ -66,7 +67,7 @@ def flip(words: Words, table: Rollout, away_from: str, now: datetime) -> Flip:
         away_from: the adapter that it sends nobody to any more.
         now: the present instant.
     """
-    here = present(words, now)
+    here = [word for word in present(words, now) if word.serves(table.task)]
     lacking = [word for word in here if not has(word, table)]
     live = tuple(word.gateway for word in lacking if now - word.at <= LIVE)
     silent = tuple(word.gateway for word in lacking if now - word.at > LIVE)

@@ -35,6 +35,7 @@ WITH
         FROM ratchet.gateways AS words
         CROSS JOIN flips
         WHERE words.at >= flips.at - toIntervalMinute(1) AND words.at < flips.at + toIntervalHour(1) AND words.state = 'up'
+            AND (words.gateway NOT LIKE 'edge:%:%:%' OR startsWith(words.gateway, concat('edge:', {task:String}, ':')))
         GROUP BY flips.version, words.gateway
     ),
     acknowledged AS

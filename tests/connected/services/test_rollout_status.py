@@ -45,7 +45,9 @@ def canary(traffic: Any, **more: Any) -> Rollout:
                 tables={traffic.task: version}, since={traffic.task: traffic.start})
         for name, version, ago in (("a", 4, 3), ("b", 3, 4), ("gone", 3, 3_500))
     ]  # fmt: skip
-    traffic.write(first, second, third, table, *gateways)
+    # another task's own edge, which follows no table of this one
+    stranger = Gateway(id=traffic.new_id(), at=said, gateway="edge:billing:here:nginx", tables={"billing": 1})
+    traffic.write(first, second, third, table, *gateways, stranger)
     return table
 
 

@@ -54,17 +54,17 @@ def test_what_is_acknowledged_is_what_is_in_force(tmp_path: Path) -> None:
             stop.set()
         return tables.pop(0)
 
-    presence = Presence("edge:here:support", "support", 60)
+    presence = Presence("edge:support:here:nginx", "support", 60)
     follow(presence, file, newest, out, wake, stop, now=now, new_id=new_id)
     said = [event for event in out.events if isinstance(event, Gateway)]
     assert [one.tables for one in said] == [{}, {"support": 4}, {"support": 4}, {"support": 6}]
     assert said[1].since == said[2].since != said[3].since
-    assert {one.gateway for one in said} == {"edge:here:support"}
+    assert {one.gateway for one in said} == {"edge:support:here:nginx"}
 
 
 def test_an_adapter_that_left_counts_as_asked_until_every_answer_has_ended() -> None:
     """An edge counts no requests: what may be under way is said to be, and the switch is over when it was confirmed."""
-    presence = Presence("edge:here:support", "support", 60)
+    presence = Presence("edge:support:here:nginx", "support", 60)
     presence.takes_effect(EdgeText(1, "", frozenset({"base", "t@v1-00000000"})), START)
     presence.takes_effect(EdgeText(2, "", frozenset({"base"})), flipped := START + timedelta(seconds=100))
 

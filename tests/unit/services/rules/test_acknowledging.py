@@ -50,6 +50,19 @@ def test_an_advance_waits_for_a_gateway_that_has_not_the_table() -> None:
     assert waiting_for({}, TABLE, at(11)) == ()
 
 
+def test_an_edge_of_ones_own_counts_for_its_task_alone() -> None:
+    """Another task's edge knows nothing of this table and holds up no advance, flip or unloading; its own edge does."""
+    theirs = said("edge:billing:here:nginx", 5.1, 1).model_copy(
+        update={"tables": {"billing": 1}, "since": {"billing": at(0)}}
+    )
+    ours = said("edge:support:here:nginx", 5.1, TABLE.version - 1)
+    mine = said("edge:8080:5f3a9c", 5.1, TABLE.version - 1)  # a gateway of a host that is called so
+    assert waiting_for(words(theirs, ours, mine), TABLE, at(6)) == (mine.gateway, ours.gateway)
+    settled = said("edge:support:here:nginx", 5.1, TABLE.version, 0.1)
+    assert flip(words(theirs, settled), TABLE, BAD, at(6)).over
+    assert drained(BAD, words(theirs, settled), [TABLE], at(6))
+
+
 def test_a_flip_is_over_when_every_live_gateway_has_spoken_after_it() -> None:
     """The acknowledgement itself counts no request that was being routed in that instant: the next word does."""
     now = at(6)
