@@ -12,10 +12,13 @@ from typing import Any
 import httpx
 from parts import wait_for
 
+from ratchet.infra.clickhouse.client import connect
 from ratchet.infra.clock import new_id, now
+from ratchet.infra.kafka.admin import ensure_topics
 from ratchet.infra.kafka.publisher import KafkaPublisher
 from ratchet.schemas.events import Adapter, Event
 from ratchet.schemas.rollout_events import Operator
+from ratchet.services.controller.seed import seed_state_topics
 from ratchet.trainers.registry import CONFIG, WEIGHTS
 
 TAKEOVER_S = 60.0
@@ -142,3 +145,25 @@ def test_a_replica_lost_in_mid_canary(make_world: Any, show: Any) -> None:
     assert figures["failed"] == 0
     assert not [what for what in world.journal.look() if what.startswith("refused")]
     sound(world, [*WHOLE, *WHOLE])
+
+
+def test_a_broker_that_comes_back_empty(make_world: Any) -> None:
+    """The embedded broker forgets groups and records: the same controller leads again and goes on from its table."""
+    world = make_world("embedded", replicas=2, task=STAGES.format(seconds=1))
+    world.start()
+    world.controller.start()
+    publish(world, adapter(world.folder, 1))
+    wait_for(lambda: len(tables(world)) == len(WHOLE), TAKEOVER_S)
+    with connect(world.dsn) as store:
+        wait_for(lambda: len(store.query_sql("SELECT id FROM ratchet.rollouts")) >= len(WHOLE), TAKEOVER_S)
+        world.broker.kill()
+        world.broker.start()
+        ensure_topics(world.bootstrap)
+        publisher = KafkaPublisher(world.bootstrap, False, "test")
+        seed_state_topics(store, publisher, world.bootstrap)
+        publisher.close()
+    publish(world, adapter(world.folder, 2))
+    wait_for(lambda: len(tables(world)) == 1 + len(WHOLE), TAKEOVER_S)
+    found = tables(world)
+    assert [table["action"] for table in found] == ["promote", *WHOLE]
+    assert [table["version"] for table in found] == list(range(len(WHOLE), 2 * len(WHOLE) + 1))
