@@ -81,7 +81,14 @@ class Writer:
         self._known.read()
         if self._term != self._lead.term:
             self._term, self._epoch = self._lead.term, self._known.epoch + 1
-        return not any(succeeded(one, self._epoch) for one in self._known.logs.values())
+        later = [task for task, one in self._known.logs.items() if succeeded(one, self._epoch)]
+        if later:
+            log.warning(
+                "%s: a later controller has written: this one (epoch %d) writes nothing until it leads anew",
+                ", ".join(sorted(later)),
+                self._epoch,
+            )
+        return not later
 
     async def _again(self, unread: Rollout) -> None:
         """A table of this controller is not in the log: on its way, or lost with a broker that came back empty."""

@@ -98,9 +98,9 @@ def test_controller_killed_at_every_transition(make_world: Any) -> None:
     sound(world, [*WHOLE, "start", "abort", "start"])
 
 
-def test_a_controller_that_was_paused_wakes_up_to_another_one(make_world: Any) -> None:
+def test_a_controller_that_was_paused_wakes_up_to_another_one(make_world: Any, each_broker: str) -> None:
     """SIGSTOP in mid-rollout: the standby takes over and promotes; awake again, the first writes nothing more."""
-    world = make_world("embedded", replicas=2, task=STAGES.format(seconds=2))
+    world = make_world(each_broker, replicas=2, task=STAGES.format(seconds=2))
     world.start()
     world.controller.start()
     publish(world, adapter(world.folder, 1))
