@@ -134,10 +134,19 @@ class Loop:
             assert httpx.post(f"{self.gateway}/v1/feedback", json=body).status_code == 202
         return httpx.Headers(dict(raw.headers))
 
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """What ClickHouse answers: for polling, since every command is a process that takes a core while it starts."""
+        url = f"http://127.0.0.1:{self.ports['clickhouse']}"
+        return [json.loads(line) for line in httpx.post(url, content=f"{sql} FORMAT JSONEachRow").text.splitlines()]
+
     def count(self, view: str) -> int:
         """How many events a documented view gives."""
-        url = f"http://127.0.0.1:{self.ports['clickhouse']}"
-        return int(httpx.post(url, content=f"SELECT count() FROM ratchet.{view}").text)
+        return int(self.rows(f"SELECT count() AS n FROM ratchet.{view}")[0]["n"])
+
+    def table(self) -> Any:
+        """The newest routing table of the task; None before there is one."""
+        newest = self.rows("SELECT state FROM ratchet.rollouts ORDER BY version DESC LIMIT 1")
+        return json.loads(newest[0]["state"]) if newest else None
 
     def child(self, words: str) -> int:
         """The process id of a child, by its command line."""
@@ -198,10 +207,8 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
     assert (loop.folder / "up.log").read_text().count("ingest was killed by SIGKILL") == 1
 
     # the trigger fires by itself, DPO trains, the adapter is evaluated and registered
-    def registered() -> Any:
-        return [one for one in loop.json("adapters", "list") if one["status"] == "registered"]
-
-    (adapter,) = loop.wait("a registered adapter", registered, 240)
+    loop.wait("a registered adapter", lambda: loop.count("adapters WHERE status = 'registered'"), 240)
+    (adapter,) = (one for one in loop.json("adapters", "list") if one["status"] == "registered")
     pairs = loop.json("pairs")
     assert pairs["built"] == 10
     shown = loop.json("adapters", "show", adapter["name"])
@@ -209,17 +216,16 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
     assert shown["evaluation"]["completion"]["n"] == 1
 
     # its rollout begins in shadow, and everything is stopped there
-    def state() -> Any:
-        return next(iter(loop.json("rollout", "status")), None)
-
-    before = loop.wait("a rollout in shadow", lambda: (now := state()) and now["stage"] == "shadow" and now)
+    loop.wait("a rollout in shadow", lambda: (now := loop.table()) and now["stage"] == "shadow")
+    (before,) = loop.json("rollout", "status")
+    assert before["stage"] == "shadow"
     assert loop.down() == 0
     loop.wait("the end of every child", lambda: not loop.alive(), 20)
 
     # started again: the same rows, the same rollout, the same stage
     loop.up()
     assert (loop.count("inferences"), loop.count("feedback")) == (10, 10)
-    after = loop.wait("the rollout again", state)
+    (after,) = loop.json("rollout", "status")
     assert (after["rollout_id"], after["stage"], after["candidate"]) == (
         before["rollout_id"],
         "shadow",
@@ -231,9 +237,10 @@ def test_the_loop_turns_is_killed_stopped_and_resumed(loop: Loop) -> None:
 
     def promoted() -> bool:
         stages.append(loop.ask()["x-ratchet-stage"])
-        return bool(state()["status"] == "promoted")
+        return bool(loop.table()["status"] == "promoted")
 
     loop.wait("the promotion", promoted, 180)
+    assert loop.json("rollout", "status")[0]["status"] == "promoted"
     assert "canary" in stages
     assert loop.ask()["x-ratchet-adapter"] == adapter["name"]
 
