@@ -131,3 +131,19 @@ def test_rounding_is_no_difference_and_other_weights_are() -> None:
     assert difference(tie, other) is None
     assert difference(Answer("same"), said(("same", -9.0))) is None
     assert difference(Answer("one"), Answer("two")) == "it is 'two', not 'one'"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"choices": []}', b'{"choices": [{"message": null}]}'])
+def test_what_is_no_answer_is_said(body: bytes) -> None:
+    """A proxy's page in a model server's place is no answer that another one could agree with."""
+    client = VllmClient([A], transport=httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
+    with pytest.raises(ModelError, match="vLLM at http://a:1 answered no chat completion"):
+        client.ask(NAME, [{"role": "user", "content": "Hello"}], A, 1)
+
+
+def test_without_log_probabilities_the_texts_are_compared() -> None:
+    """Of a server that leaves them out the answer is its text alone."""
+    plain = {"choices": [{"message": {"content": "Hi"}, "logprobs": None}]}
+    client = VllmClient([A], transport=httpx.MockTransport(lambda _: httpx.Response(200, json=plain)))
+    answer = client.ask(NAME, [{"role": "user", "content": "Hello"}], A, 8)
+    assert answer == Answer("Hi") == Answer.of_json(answer.as_json())
