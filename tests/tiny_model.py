@@ -10,8 +10,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_llama(folder: Path) -> Path:
-    """Write a Llama of two layers over bytes, with seeded random weights, and its tokenizer; gives the folder."""
+def write_tiny_llama(folder: Path, heads: int = 4) -> Path:
+    """Write a Llama of two layers over bytes, with seeded random weights, and its tokenizer; gives the folder.
+
+    vLLM on a CPU has no attention over heads of 16; with one head of 64 it serves it.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,7 +34,7 @@ def write_tiny_llama(folder: Path) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
