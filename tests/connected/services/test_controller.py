@@ -71,6 +71,41 @@ async def test_several_candidates_are_compared_and_the_best_begins_anew(traffic:
     assert await loop.tick(70) == [], "no gate takes the figures that chose it"
 
 
+async def test_a_controller_that_is_replaced_at_every_step_loses_nothing_and_repeats_nothing(
+    traffic: Any, replicas: list[Any]
+) -> None:
+    """Each knows but the registry and the last table: a proof that was written counts, and is not written again."""
+    adapter, tables = traffic.adapter(1), []
+
+    async def after(seconds: float, *arms: str) -> Loop:
+        loop = Loop(traffic, replicas)
+        loop.now = tables[-1].at if tables else traffic.start
+        for event in (adapter, *tables[-1:]):
+            loop.controller.receive(event)
+        tables.extend(await loop.tick(seconds))
+        loop.healthy(*arms)
+        return loop
+
+    loop = await after(0)
+    traffic.mirror(tables[0], traffic.calls(tables[0], "stable", loop.now, N, completed=570), completed=570)
+    await after(30)
+    await after(70, "stable", "canary")
+    await after(30)
+    await after(30)
+    await after(70, "canary")
+    await after(100)
+    await after(100)
+    assert [(table.version, table.action, table.stage) for table in tables] == [
+        (1, "start", "shadow"),
+        (2, "prove", "shadow"),
+        (3, "advance", "20%"),
+        (4, "prove", "20%"),
+        (5, "advance", "100%"),
+        (6, "promote", "100%"),
+    ]
+    assert [len(table.proved) for table in tables] == [0, 3, 0, 4, 4, 4]
+
+
 async def test_failed_calls_count_as_not_completed_and_abort(traffic: Any, replicas: list[Any]) -> None:
     """A candidate whose calls fail (users get the fallback) is aborted at once with the figures in the audit log."""
     loop = Loop(traffic, replicas)
