@@ -12,10 +12,10 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_policy import Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import unobservable
-from ratchet.services.rules.lint_traffic import lint_traffic
-from ratchet.services.rules.linting import Finding, Trusted, lint
-from ratchet.services.rules.task_traffic import Measured, traffic_of
-from ratchet.services.rules.traffic import Traffic
+from ratchet.services.rules.rollouts.lint_traffic import lint_traffic
+from ratchet.services.rules.rollouts.linting import Finding, Trusted, lint
+from ratchet.services.rules.rollouts.task_traffic import Measured, traffic_of
+from ratchet.services.rules.rollouts.traffic import Traffic
 
 ENOUGH = 100
 """Requests or verdicts below which a figure is not taken from what was recorded."""

@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from ratchet.infra.settings import Settings
-    from ratchet.services.rules.rollout_summary import Summary, Times
-    from ratchet.services.rules.task_traffic import Measured
+    from ratchet.services.rules.rollouts.summary import Summary, Times
+    from ratchet.services.rules.rollouts.task_traffic import Measured
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 Days = Annotated[float, typer.Option("--days", min=0.01, help="how far back recorded traffic is looked at")]
@@ -104,9 +104,9 @@ def simulate(
     """Show how long a rollout takes to decide, stage by stage and gate by gate, and how often it is wrong."""
     from ratchet.services import wiring
     from ratchet.services.rollout_plan import traffic
-    from ratchet.services.rules.rollout_simulation import gates_at, look_hours, simulate, time_enough
-    from ratchet.services.rules.rollout_summary import summarise
-    from ratchet.services.rules.task_traffic import Measured, candidates
+    from ratchet.services.rules.rollouts.simulation import gates_at, look_hours, simulate, time_enough
+    from ratchet.services.rules.rollouts.summary import summarise
+    from ratchet.services.rules.rollouts.task_traffic import Measured, candidates
 
     settings = wiring.settings()
     policy = _policy(settings, task)
@@ -170,7 +170,7 @@ def _traffic(
     from ratchet.schemas.errors import StoreError
     from ratchet.services import wiring
     from ratchet.services.rollout_plan import measured, trusted
-    from ratchet.services.rules.task_traffic import Measured
+    from ratchet.services.rules.rollouts.task_traffic import Measured
 
     instant, policy, judge = now(), settings.tasks[task], None
     seen: Measured | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ratchet.schemas.rollout_events import Arm, GateResult, Rollout
     from ratchet.services.operator.status import Standing, Switch
-    from ratchet.services.rules.standing import GateStanding, GatewayStanding, Step
+    from ratchet.services.rules.rollouts.standing import GateStanding, GatewayStanding, Step
 
 UNDER_WAY = ("running", "paused")
 LOOK_S = 2.0

@@ -14,7 +14,7 @@ from ratchet.infra.models.vllm import address
 from ratchet.schemas.errors import ModelError
 from ratchet.schemas.ids import ADAPTER_NAME
 from ratchet.services.controller.residents import Replicas
-from ratchet.services.rules.canary import difference
+from ratchet.services.rules.rollouts.canary import difference
 
 log = logging.getLogger("ratchet.controller")
 TOKENS = 8

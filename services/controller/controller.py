@@ -32,15 +32,15 @@ from ratchet.services.controller.seed import rollouts
 from ratchet.services.controller.troubles import Troubles
 from ratchet.services.controller.unloading import Unloading
 from ratchet.services.controller.writing import Writer
-from ratchet.services.rules.deciding import Decision
-from ratchet.services.rules.fencing import Log, mended
-from ratchet.services.rules.hooks import Veto
-from ratchet.services.rules.instructions import follow, refused
 from ratchet.services.rules.placement import Placement, residents
-from ratchet.services.rules.rollout import apply
-from ratchet.services.rules.starting import starting
-from ratchet.services.rules.tables import refuse
-from ratchet.services.rules.waiting import UNDER_WAY
+from ratchet.services.rules.rollouts.deciding import Decision
+from ratchet.services.rules.rollouts.fencing import Log, mended
+from ratchet.services.rules.rollouts.hooks import Veto
+from ratchet.services.rules.rollouts.instructions import follow, refused
+from ratchet.services.rules.rollouts.starting import starting
+from ratchet.services.rules.rollouts.tables import refuse
+from ratchet.services.rules.rollouts.transitions import apply
+from ratchet.services.rules.rollouts.waiting import UNDER_WAY
 
 log = logging.getLogger("ratchet.controller")
 ANSWER_S = 0.5

@@ -11,7 +11,7 @@ from ratchet.schemas.events import Event
 from ratchet.schemas.ids import derived_id, unix_ms
 from ratchet.schemas.monitoring_events import Alert
 from ratchet.schemas.rollout_events import Gateway, Rollout
-from ratchet.services.rules.acknowledging import Flip, flip, waiting_for
+from ratchet.services.rules.rollouts.acknowledging import Flip, flip, waiting_for
 
 log = logging.getLogger("ratchet.controller")
 LATE = timedelta(seconds=10)

@@ -21,7 +21,7 @@ from ratchet.schemas.events import Event
 from ratchet.schemas.hooking import HookSettings
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.topics import ROLLOUT
-from ratchet.services.rules.hooks import (
+from ratchet.services.rules.rollouts.hooks import (
     Veto,
     concerned,
     is_news,

@@ -14,7 +14,7 @@ from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.pace import Pace
 from ratchet.services.controller.troubles import Troubles
-from ratchet.services.rules.deciding import Decision, decide
+from ratchet.services.rules.rollouts.deciding import Decision, decide
 
 
 class Judge:

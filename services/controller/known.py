@@ -7,7 +7,7 @@ from collections import deque
 
 from ratchet.schemas.events import Adapter, Event
 from ratchet.schemas.rollout_events import Operator, Rollout
-from ratchet.services.rules.fencing import Log, read
+from ratchet.services.rules.rollouts.fencing import Log, read
 
 
 class Known:

@@ -15,8 +15,8 @@ from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rollout_policy import USERS_ALONE, Metric, Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observed import Window, compared, paired, unpaired
-from ratchet.services.rules.deciding import gates_of, stage_of
-from ratchet.services.rules.evidence import Burst, Paired, Sample, Split, StageEvidence
+from ratchet.services.rules.rollouts.deciding import gates_of, stage_of
+from ratchet.services.rules.rollouts.evidence import Burst, Paired, Sample, Split, StageEvidence
 
 FULL = 10_000
 SETTLED_S = 5.0

@@ -12,8 +12,8 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rollout_policy import CHECK, Gate, Metric
 from ratchet.schemas.rows import instant
-from ratchet.services.rules.clustering import Sums, sample
-from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample, threshold
+from ratchet.services.rules.rollouts.clustering import Sums, sample
+from ratchet.services.rules.rollouts.evidence import Evidence, Exceedances, Means, Paired, Sample, threshold
 
 _NO_THRESHOLD = 1e300
 _NOTHING = Sample(0, 0, 0, users=0)

@@ -11,7 +11,7 @@ from ratchet.schemas.errors import ModelError
 from ratchet.schemas.events import Adapter
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.rules.placement import residents
-from ratchet.services.rules.waiting import UNDER_WAY, can_supersede, queue
+from ratchet.services.rules.rollouts.waiting import UNDER_WAY, can_supersede, queue
 
 
 class Replicas(Protocol):

@@ -12,7 +12,7 @@ from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.residents import Replicas
-from ratchet.services.rules.acknowledging import left_over
+from ratchet.services.rules.rollouts.acknowledging import left_over
 
 log = logging.getLogger("ratchet.controller")
 

@@ -10,7 +10,7 @@ from ratchet.schemas.errors import BrokerError, NotLeading
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.services.controller.known import Known
 from ratchet.services.controller.lead import Lead
-from ratchet.services.rules.fencing import succeeded
+from ratchet.services.rules.rollouts.fencing import succeeded
 
 log = logging.getLogger("ratchet.controller")
 CONFIRM_S = 8.0

@@ -18,10 +18,10 @@ from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import observe
 from ratchet.services.controller.seed import rollouts
-from ratchet.services.rules.acknowledging import HOLDS_UP
-from ratchet.services.rules.deciding import Decision, decide, gates_of, stage_of
-from ratchet.services.rules.evidence import StageEvidence
-from ratchet.services.rules.standing import (
+from ratchet.services.rules.rollouts.acknowledging import HOLDS_UP
+from ratchet.services.rules.rollouts.deciding import Decision, decide, gates_of, stage_of
+from ratchet.services.rules.rollouts.evidence import StageEvidence
+from ratchet.services.rules.rollouts.standing import (
     GateStanding,
     GatewayStanding,
     Step,
@@ -31,7 +31,7 @@ from ratchet.services.rules.standing import (
     track,
     waiting_list,
 )
-from ratchet.services.rules.waiting import UNDER_WAY
+from ratchet.services.rules.rollouts.waiting import UNDER_WAY
 from ratchet.trainers.registry import manifests
 
 

@@ -13,8 +13,8 @@ from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Rollout
 from ratchet.schemas.rows import instant
-from ratchet.services.rules.standing import GatewayStanding, gateway_standings
-from ratchet.services.rules.why import Why, explain
+from ratchet.services.rules.rollouts.standing import GatewayStanding, gateway_standings
+from ratchet.services.rules.rollouts.why import Why, explain
 from ratchet.trainers.registry import manifests
 
 KEPT = timedelta(days=30)

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from ratchet.schemas.rollout_policy import BurstPolicy, RolloutPolicy
-from ratchet.services.rules.evidence import Burst
-from ratchet.services.rules.guards import burst_reason
-from ratchet.services.rules.rollout_simulation import Outcome, simulate
-from ratchet.services.rules.rollout_summary import Figure, Summary, mean, share, summarise
-from ratchet.services.rules.traffic import Signal, Traffic
+from ratchet.services.rules.rollouts.evidence import Burst
+from ratchet.services.rules.rollouts.guards import burst_reason
+from ratchet.services.rules.rollouts.simulation import Outcome, simulate
+from ratchet.services.rules.rollouts.summary import Figure, Summary, mean, share, summarise
+from ratchet.services.rules.rollouts.traffic import Signal, Traffic
 
 SEED = 20261129
 POLICY = RolloutPolicy()

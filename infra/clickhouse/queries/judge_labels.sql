@@ -1,6 +1,6 @@
 -- What did each judge say of the answers that people labelled since an instant, in how many words?
 -- People's word on an answer: what an expert said of it (a label), else the mean of its thumbs, outcomes, ratings and
--- corrections (a correction says 0). Rows are the cells of Cell (consumers/rules/standing.py): grades 0 to 4 of score
+-- corrections (a correction says 0). Rows are the cells of Cell (consumers/rules/rollouts/standing.py): grades 0 to 4 of score
 -- and label, good or not, and the weighted sums over label y and score f. Labels given before the instant count as
 -- expired. nth_at: when the min_labels-th newest label that says good or bad was given, where it is in this cell.
 WITH

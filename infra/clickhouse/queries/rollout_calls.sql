@@ -1,7 +1,7 @@
 -- How often did each arm fail, what did a call cost, or how long were the answers, by stage and clustered by user?
 -- metric: 'error_rate', 'cost' (of calls that have one) or 'length' (in characters). Stages are numbered from 1 by their
 -- bounds. Of each user y are the sum and n the number of values: the sums of y², yn and n² over users give the variance
--- of the mean (services/rules/clustering.py). Cancelled calls say nothing.
+-- of the mean (services/rules/rollouts/clustering.py). Cancelled calls say nothing.
 WITH
     by_user AS
     (

@@ -24,8 +24,8 @@ from ratchet.schemas.rollout_policy import Gate, Metric, RolloutPolicy, Stage
 from ratchet.services.controller.observe import observe
 from ratchet.services.gateway.assemble import create_app
 from ratchet.services.gateway.routes import RoutingTables
-from ratchet.services.rules.evidence import Means
-from ratchet.services.rules.rollout import begin
+from ratchet.services.rules.rollouts.evidence import Means
+from ratchet.services.rules.rollouts.transitions import begin
 
 pytestmark = pytest.mark.connected
 

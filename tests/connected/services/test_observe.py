@@ -14,9 +14,9 @@ from ratchet.schemas.rollout_events import Rollout, Span
 from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.schemas.rows import instant
 from ratchet.services.controller.observe import observe
-from ratchet.services.rules.evidence import Burst, Means, Sample, Split, StageEvidence
-from ratchet.services.rules.gates import evaluate
-from ratchet.services.rules.rollout import begin
+from ratchet.services.rules.rollouts.evidence import Burst, Means, Sample, Split, StageEvidence
+from ratchet.services.rules.rollouts.gates import evaluate
+from ratchet.services.rules.rollouts.transitions import begin
 
 STAGES = [Stage(name="50%", weight_bp=5_000), Stage(name="100%", weight_bp=10_000)]
 SHADOW = Stage(name="shadow", mirror_bp=10_000)

@@ -15,8 +15,8 @@ from ratchet.schemas.policies import TaskPolicy
 from ratchet.schemas.rollout_events import Rollout, Span
 from ratchet.schemas.rollout_policy import Gate, RolloutPolicy, Stage
 from ratchet.services.controller.observe import observe
-from ratchet.services.rules.evidence import Evidence, Exceedances, Means, Paired, Sample, StageEvidence
-from ratchet.services.rules.rollout import begin
+from ratchet.services.rules.rollouts.evidence import Evidence, Exceedances, Means, Paired, Sample, StageEvidence
+from ratchet.services.rules.rollouts.transitions import begin
 from ratchet.services.rules.routing import sticky_key
 
 STAGES = [

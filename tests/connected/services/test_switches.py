@@ -5,7 +5,7 @@ from typing import Any
 
 from ratchet.schemas.rollout_events import Gateway
 from ratchet.schemas.rollout_policy import RolloutPolicy, Stage
-from ratchet.services.rules.rollout import abort, begin
+from ratchet.services.rules.rollouts.transitions import abort, begin
 
 
 def test_a_switch_is_from_the_decision_to_the_last_request_and_the_last_acknowledgement(traffic: Any) -> None:

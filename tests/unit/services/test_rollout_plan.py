@@ -10,7 +10,7 @@ from ratchet.infra.settings import Settings
 from ratchet.schemas.policies import TaskPolicy
 from ratchet.services.processes import warn_of_policies
 from ratchet.services.rollout_plan import figures, findings
-from ratchet.services.rules.task_traffic import Measured
+from ratchet.services.rules.rollouts.task_traffic import Measured
 
 UNTIL = datetime(2026, 11, 29, 12, tzinfo=UTC)
 ROW: dict[str, Any] = {

@@ -14,8 +14,8 @@ from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.cli import rollout_view
 from ratchet.services.cli.rollout_view import how_far, interval, lines, picture, watch
 from ratchet.services.operator.status import ArmCount, Standing, Switch
-from ratchet.services.rules.deciding import Decision
-from ratchet.services.rules.standing import GateStanding, GatewayStanding, Waiting, track
+from ratchet.services.rules.rollouts.deciding import Decision
+from ratchet.services.rules.rollouts.standing import GateStanding, GatewayStanding, Waiting, track
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 ID = uuid7(int(NOW.timestamp() * 1000), bytes(10))

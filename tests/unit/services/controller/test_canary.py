@@ -14,7 +14,7 @@ from ratchet.infra.models.answer import Answer, Choice
 from ratchet.infra.models.vllm import VllmClient
 from ratchet.schemas.errors import ModelError
 from ratchet.services.controller.canary import WARM, Canary, Records
-from ratchet.services.rules.canary import difference
+from ratchet.services.rules.rollouts.canary import difference
 
 NAME = "support@v1-1a2b3c4d"
 A, B = "http://a:1", "http://b:1"

@@ -13,7 +13,7 @@ from ratchet.schemas.rollout_events import Gateway
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.controller.flips import Flips
 from ratchet.services.controller.unloading import Unloading
-from ratchet.services.rules.rollout import abort, begin
+from ratchet.services.rules.rollouts.transitions import abort, begin
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 BAD = "support@v2-22222222"

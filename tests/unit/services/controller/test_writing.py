@@ -13,8 +13,8 @@ from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.services.controller.known import Known
 from ratchet.services.controller.lead import Alone
 from ratchet.services.controller.writing import Writer
-from ratchet.services.rules.fencing import mended
-from ratchet.services.rules.tables import refuse
+from ratchet.services.rules.rollouts.fencing import mended
+from ratchet.services.rules.rollouts.tables import refuse
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

@@ -15,8 +15,8 @@ from ratchet.schemas.events import Adapter
 from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
-from ratchet.services.rules import rollout as rules
-from ratchet.services.rules.waiting import next_candidate, number
+from ratchet.services.rules.rollouts import transitions as rules
+from ratchet.services.rules.rollouts.waiting import next_candidate, number
 from ratchet.trainers.adapters.collecting import tombstone
 from ratchet.trainers.rules.collecting import judge
 
