@@ -109,7 +109,7 @@ class Watch:
             nonlocal told
             log = await self.rollout_log(candidate)
             for row in log[told:]:
-                tell(_sentence(row))
+                tell(sentence(row))
             told = len(log)
             ended = log and log[-1]["action"] in ("promote", "abort", "pause", "supersede")
             return log if ended else None
@@ -117,9 +117,16 @@ class Watch:
         return list(await self.until(f"the end of {candidate}'s rollout", limit_s, look))
 
 
-def _sentence(row: dict[str, Any]) -> str:
+def sentence(row: dict[str, Any]) -> str:
+    """Say what one row of the audit log decided; a gate that passed once is proved, whatever its figures say now."""
+    proved = {key.split()[0] for key in row["state"].get("proved", [])}
     gates = ", ".join(
-        f"{gate['gate']} {gate['verdict']} (n {gate['stable']['n']}/{gate['candidate']['n']})" for gate in row["gates"]
+        f"{gate['gate']} {_verdict(gate, proved)} (n {gate['stable']['n']}/{gate['candidate']['n']})"
+        for gate in row["gates"]
     )
     where = f" → {row['stage']}" if row["action"] in ("start", "advance") else ""
     return f"{row['candidate']}: {row['action']}{where}" + (f": {gates}" if gates else "")
+
+
+def _verdict(gate: dict[str, Any], proved: set[str]) -> str:
+    return "proved" if gate["verdict"] == "inconclusive" and gate["gate"] in proved else str(gate["verdict"])
