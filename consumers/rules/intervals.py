@@ -33,9 +33,9 @@ def wilson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     middle = rate + z * z / (2 * n)
     radius = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # at k = 0 and k = n the bound is exact; rounding must not move it past the rate
-    low = 0.0 if k == 0 else max(0.0, (middle - radius) / scale)
-    high = 1.0 if k == n else min(1.0, (middle + radius) / scale)
+    # the rate is inside, at k = 0 and k = n on the bound: rounding must not move a bound past it
+    low = 0.0 if k == 0 else min(max(0.0, (middle - radius) / scale), rate)
+    high = 1.0 if k == n else max(min(1.0, (middle + radius) / scale), rate)
     return low, high
 
 

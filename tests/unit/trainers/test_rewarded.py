@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratchet.consumers.check_set import CheckSet
@@ -13,6 +13,7 @@ from ratchet.trainers.training.grpo import _check, _mean, _rate, refuse_without_
 
 
 @given(st.lists(st.floats(0, 1)))
+@example([0.0, 0.0, 0.0, 0.0, 3.4e-146])
 def test_a_rate_lies_in_its_interval(scores: list[float]) -> None:
     """However graded the scores are; without one there is no rate."""
     said = _rate(scores)
