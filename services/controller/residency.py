@@ -102,9 +102,8 @@ class Residency:
             self._canary.forget(name, anew)
         for name, urls in here.items():
             manifest = adapters.get(name)
-            if (
-                manifest is None or not manifest.served_as
-            ):  # a provider's is its own to warm up, and every request billed
+            # a provider's is its own to warm up, and bills every request
+            if manifest is None or not manifest.served_as:
                 self._canary.check(name, urls, now)
         return loaded
 

@@ -31,12 +31,13 @@ def impossible(sample: Sample, bounded: bool, signed: bool = False) -> str | Non
         bounded: every value is between 0 and 1 (with ``signed`` between −1 and 1).
         signed: values may be negative.
     """
-    figures = (sample.n, sample.total, sample.squares, sample.abstained, sample.mean_variance or 0.0)
+    variance = sample.mean_variance or 0.0
+    figures = (sample.n, sample.total, sample.squares, sample.abstained, variance)
     said = f"n={sample.n:g}, sum={sample.total:g}, sum of squares={sample.squares:g}"
     if not all(math.isfinite(value) for value in figures):
         return f"not finite: {said}"
     slack = 1e-6 * max(sample.n, 1.0)
-    if sample.n < 0 or sample.squares < -slack or figures[3] < 0 or figures[4] < 0:
+    if sample.n < 0 or sample.squares < -slack or sample.abstained < 0 or variance < 0:
         return f"impossible: {said}"
     if sample.total**2 > sample.n * sample.squares * (1 + 1e-6) + slack:
         return f"impossible: {said}"

@@ -17,11 +17,6 @@ def can_supersede(state: Rollout) -> bool:
     return state.status == "running" and state.weight_bp == 0
 
 
-def next_candidate(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> Adapter | None:
-    """The newest registered adapter that waits for a rollout, or None; see `queue`."""
-    return next(iter(queue(task, adapters, state)), None)
-
-
 def queue(task: str, adapters: Iterable[Adapter], state: Rollout | None) -> list[Adapter]:
     """Every registered adapter that waits for a rollout, the newest first.
 

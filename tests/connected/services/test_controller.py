@@ -133,8 +133,8 @@ async def test_a_slow_candidate_is_aborted(traffic: Any, replicas: list[Any]) ->
     assert f"of the candidate's {N} calls took longer than 164 ms" in table.reason
 
 
-async def test_no_stable_arm_in_the_audit_log_means_no_promotion(traffic: Any, replicas: list[Any]) -> None:
-    """At 100% with an unknown stage before it, the rollout waits and then pauses: nothing was compared."""
+async def test_nothing_carried_to_the_last_stage_means_no_promotion(traffic: Any, replicas: list[Any]) -> None:
+    """At 100% without an earlier stage with both arms the rollout waits and then pauses: nothing was compared."""
     loop = Loop(traffic, replicas)
     unknown = {"rollout_id": traffic.new_id(), "stage": "100%", "weight_bp": 10_000, "version": 2}
     loop.controller.receive((await loop.begin()).model_copy(update=unknown))

@@ -16,7 +16,7 @@ from ratchet.schemas.ids import BASE
 from ratchet.schemas.rollout_events import Operator, Rollout
 from ratchet.schemas.rollout_policy import RolloutPolicy
 from ratchet.services.rules.rollouts import transitions as rules
-from ratchet.services.rules.rollouts.waiting import next_candidate, number
+from ratchet.services.rules.rollouts.waiting import number, queue
 from ratchet.trainers.adapters.collecting import tombstone
 from ratchet.trainers.rules.collecting import judge
 
@@ -77,7 +77,7 @@ class World:
             self.collect()
         elif step in ("next", "start_old"):
             ready = [one for one in known.values() if one.status == "registered"]
-            one = next_candidate("support", known.values(), state) if step == "next" else None
+            one = next(iter(queue("support", known.values(), state)), None) if step == "next" else None
             if step == "start_old" and ready:
                 one = ready[which % len(ready)]
             return rules.begin("support", one.name, POLICY, state, now, new_id(), new_id()) if one else None
@@ -128,7 +128,7 @@ def test_nothing_that_can_be_rolled_back_to_is_removed(steps: list[tuple[str, in
     """After any trainings, rollouts, aborts, undos and collections, whatever undo can reach still has its files."""
     world = World(keep)
     for step, which in steps:
-        waiting = next_candidate("support", world.adapters.values(), world.state)
+        waiting = next(iter(queue("support", world.adapters.values(), world.state)), None)
         world.do(step, which)
         if world.state is not None:
             assert reachable(world.state) <= world.files

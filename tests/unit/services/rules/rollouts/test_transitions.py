@@ -25,7 +25,7 @@ from ratchet.services.rules.rollouts.transitions import (
     supersede,
     undo,
 )
-from ratchet.services.rules.rollouts.waiting import next_candidate
+from ratchet.services.rules.rollouts.waiting import queue
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 V1, V2, V3 = "support@v1-11111111", "support@v2-22222222", "support@v3-33333333"
@@ -224,6 +224,11 @@ def adapter(name: str, at: datetime, status: str = "registered") -> Adapter:
             "dataset_sha256": "0" * 64, "job_id": event_id(at, "job"),
         }
     )  # fmt: skip
+
+
+def next_candidate(task: str, registry: list[Adapter], state: Rollout | None) -> Adapter | None:
+    """The first that waits."""
+    return next(iter(queue(task, registry, state)), None)
 
 
 def test_the_newest_registered_adapter_waits() -> None:
