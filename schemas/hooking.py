@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from ratchet.schemas.alerting import is_http, signing_key
+from ratchet.schemas.alerting import Receiver, SigningSecret, shown
 from ratchet.schemas.ids import TaskName
 from ratchet.schemas.rollout_events import RolloutAction
 
@@ -20,7 +19,7 @@ class HookSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: SecretStr = Field(description="http(s)://[user:password@]host[:port][/path]")
+    url: Receiver = Field(description="http(s)://[user:password@]host[:port][/path]")
     when: Literal["before", "after", "both"] = "both"
     actions: Annotated[list[RolloutAction], Field(min_length=1)] = Field(
         default_factory=lambda: [action for action in get_args(RolloutAction) if action not in ("prove", "allocate")],
@@ -34,27 +33,12 @@ class HookSettings(BaseModel):
         60.0, description="`before` is asked again of a transition that still waits after so long"
     )
     timeout_s: Annotated[float, Field(gt=0, le=120)] = Field(10.0, description="of one try, name lookup and all")
-    secret: SecretStr | None = Field(
+    secret: SigningSecret | None = Field(
         None, repr=False, description="signs what is sent (HMAC-SHA256): whsec_ and 24 to 64 bytes in base64"
     )
     allow_private: bool = Field(False, description="loopback and private addresses may be connected to")
 
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: SecretStr) -> SecretStr:
-        if not is_http(url.get_secret_value()):
-            raise ValueError("allowed is http(s)://[user:password@]host[:port][/path]")
-        return url
-
-    @field_validator("secret")
-    @classmethod
-    def _key(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None:
-            signing_key(secret.get_secret_value())
-        return secret
-
     @property
     def shown(self) -> str:
         """Where it goes, without what is secret of it: scheme, host and port."""
-        parts = urlsplit(self.url.get_secret_value())
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return shown(self.url)
